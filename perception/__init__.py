@@ -1,0 +1,1 @@
+"""Streaming sensor fusion for autonomous driving."""

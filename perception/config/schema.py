@@ -1,0 +1,150 @@
+"""Every setting of the service, with its default, range and meaning. Frozen; an unknown field is an error."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Milliseconds = Annotated[float, Field(ge=0, le=60_000)]
+SignedMilliseconds = Annotated[float, Field(ge=-60_000, le=60_000)]
+
+
+class SensorSync(Settings):
+    """What the synchronizer expects of one sensor; None takes the rig's value or the default."""
+
+    offset_ms: SignedMilliseconds | None = None
+    """Signed time of its capture from the reference time."""
+    tolerance_ms: Milliseconds | None = None
+    """How far from the expected time a capture may be."""
+
+
+class SyncConfig(Settings):
+    reference: Literal["sweeps", "keyframes"] = "sweeps"
+    """`sweeps`: every sweep of the reference lidar is a reference time; `keyframes`: only those the drive labels."""
+    reference_order: tuple[str, ...] = ()
+    """Sensors that may open a bundle, first choice first; empty: lidars, then cameras, then radars, in rig order."""
+    tolerance_ms: Milliseconds = 60.0
+    deadline_ms: Milliseconds = 150.0
+    """How long after its opening, on the arrival clock, a bundle waits for missing sensors."""
+    silence_ms: Milliseconds = 500.0
+    """A reference sensor silent for so long is replaced by the next in the order, then by a timer."""
+    buffer_length: Annotated[int, Field(ge=2, le=4096)] = 32
+    """Messages kept for each sensor."""
+    max_open: Annotated[int, Field(ge=1, le=256)] = 8
+    """Bundles open at once; the oldest is closed when one more opens."""
+    max_jump_s: PositiveFloat = 10.0
+    """A capture time further than this from the sensor's last one is a clock jump: the sensor starts afresh."""
+    sensors: dict[str, SensorSync] = Field(default_factory=dict)
+
+
+class ImageConfig(Settings):
+    height_px: PositiveInt = 128
+    width_px: PositiveInt = 352
+    channels: tuple[PositiveInt, ...] = (16, 32, 64, 96)
+    """Width of the residual stages; the last has stride 16."""
+
+
+class LidarConfig(Settings):
+    max_points: PositiveInt = 16_384
+    pillar_m: PositiveFloat = 0.8
+    canvas: PositiveInt = 128
+    channels: tuple[PositiveInt, ...] = (32, 64, 96)
+
+
+class RadarConfig(Settings):
+    max_points: PositiveInt = 512
+    channels: PositiveInt = 32
+
+
+class ModelConfig(Settings):
+    """Shape of the network; two checkpoints fit each other only if these are equal."""
+
+    name: str = "tiny"
+    image: ImageConfig = ImageConfig()
+    lidar: LidarConfig = LidarConfig()
+    radar: RadarConfig = RadarConfig()
+    bev_cells: PositiveInt = 64
+    """Side of the fused bird's-eye view; its cells are `lidar.pillar_m * lidar.canvas / bev_cells` wide."""
+    memory_cells: PositiveInt = 32
+    """Side of the pooled view that the decoder attends to."""
+    lift_heights_m: tuple[float, ...] = (-0.5, 0.5, 1.5, 3.0)
+    lift_cameras: PositiveInt = 2
+    """Cameras sampled for one cell at most."""
+    width: PositiveInt = 96
+    heads: PositiveInt = 4
+    feedforward: PositiveInt = 192
+    layers: PositiveInt = 2
+    heatmap_queries: PositiveInt = 128
+    learned_queries: PositiveInt = 16
+    path_modes: PositiveInt = 6
+    path_steps: PositiveInt = 6
+    path_step_s: PositiveFloat = 0.5
+    max_detections: PositiveInt = 144
+    score_threshold: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Detections below are not published."""
+    seed: int = 0
+    """Seed of the weights until trained ones are loaded."""
+
+    @property
+    def range_m(self) -> float:
+        """Half the side of the square around the ego that the network sees."""
+        return self.lidar.pillar_m * self.lidar.canvas / 2
+
+    @model_validator(mode="after")
+    def _check(self) -> "ModelConfig":
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
+        if self.lidar.canvas % self.bev_cells or self.bev_cells % self.memory_cells:
+            raise ValueError("lidar.canvas must be a multiple of bev_cells, and that of memory_cells")
+        if self.image.height_px % 16 or self.image.width_px % 16:
+            raise ValueError("image sides must be multiples of 16")
+        return self
+
+
+class TrackerConfig(Settings):
+    max_distance_m: PositiveFloat = 4.0
+    """A detection further than this from a track's predicted centre does not continue it."""
+    min_score: Annotated[float, Field(ge=0, le=1)] = 0.15
+    """Detections below start no track (they may continue one)."""
+    max_missed_s: PositiveFloat = 1.0
+
+
+class RuntimeConfig(Settings):
+    placement: Literal["auto", "local", "split", "colocated"] = "auto"
+    """`auto`: `split` where there are several devices, else `colocated`. `local`: in this process, without Ray."""
+    threads: Annotated[int, Field(ge=0, le=256)] = 0
+    """Threads of torch in each actor; 0: all cores for `colocated` and `local`, shared out for `split`."""
+    max_in_flight: Annotated[int, Field(ge=1, le=64)] = 3
+    """Frames being encoded or fused at once."""
+    result_timeout_s: PositiveFloat = 60.0
+    """A frame that takes longer than this means that the engine hangs."""
+
+
+class QueueConfig(Settings):
+    url: str = "zenoh:perception/results"
+    history: Annotated[int, Field(ge=0, le=1_000_000)] = 1000
+    """Results kept for consumers that join late, while the producer lives."""
+    linger_s: Annotated[float, Field(ge=0, le=3600)] = 3.0
+    """How long the producer stays after the last result, so that consumers finish."""
+
+
+class LatencyConfig(Settings):
+    """Transport delay assumed where a format records no arrival times."""
+
+    camera_ms: Milliseconds = 30.0
+    lidar_ms: Milliseconds = 10.0
+    radar_ms: Milliseconds = 10.0
+    ego_ms: Milliseconds = 2.0
+
+
+class ServiceConfig(Settings):
+    model: ModelConfig = ModelConfig()
+    sync: SyncConfig = SyncConfig()
+    tracker: TrackerConfig = TrackerConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    queue: QueueConfig = QueueConfig()
+    latency: LatencyConfig = LatencyConfig()

@@ -1,0 +1,1 @@
+"""Types, ports, geometry and clocks. Imports numpy and the standard library only."""

@@ -1,0 +1,68 @@
+"""What the synchronizer decides: which messages make up one reference time, and which are missing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Stamp:
+    """A message as the synchronizer sees it: never its payload, so that decisions depend on time alone.
+
+    `index` is unique in a run and counts messages in the order in which they were pushed.
+    """
+
+    arrival_ns: int
+    index: int
+    sensor: str
+    capture_ns: int
+
+
+class CloseReason(StrEnum):
+    COMPLETE = "complete"
+    DEADLINE = "deadline"
+    FLUSHED = "flushed"
+    """The drive ended while sensors were still awaited."""
+
+
+class DropCause(StrEnum):
+    """Why a message or frame was not used; the keys of `Provenance.dropped`."""
+
+    DUPLICATE = "duplicate"
+    LATE = "late"
+    """Arrived after the bundle it belongs to had closed."""
+    UNMATCHED = "unmatched"
+    """No reference time within tolerance wanted it, or a nearer message won."""
+    CLOCK_JUMP = "clock_jump"
+    OVERFLOW = "overflow"
+    """A bounded buffer was full; the oldest went."""
+    UNREADABLE = "unreadable"
+    UNKNOWN_SENSOR = "unknown_sensor"
+    OVERLOAD = "overload"
+    """A live service was busy; a newer frame took this one's place."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SensorBundle:
+    """One reference time. `hits` maps each sensor that made it to its message; `misses` names the others.
+
+    reference_sensor: who opened it, `timer` if no sensor did. opened_ns, deadline_ns, closed_ns: on the arrival clock.
+    """
+
+    sequence: int
+    reference_ns: int
+    reference_sensor: str
+    opened_ns: int
+    deadline_ns: int
+    closed_ns: int
+    reason: CloseReason
+    hits: Mapping[str, Stamp]
+    misses: tuple[str, ...]
+
+    @property
+    def slack_ns(self) -> int:
+        return max(0, self.deadline_ns - self.closed_ns)
+
+    def age_ns(self, sensor: str) -> int:
+        """Reference time minus capture time of what `sensor` contributed. Raises KeyError if it is missing."""
+        return self.reference_ns - self.hits[sensor].capture_ns

@@ -1,0 +1,130 @@
+"""The ports: what a source, an engine, a queue, a recorder and a clock must do. The whole contract is in this file."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from typing import Literal, Protocol, runtime_checkable
+
+from perception.core.labels import Labels
+from perception.core.messages import AnyMessage
+from perception.core.results import EndOfRun, PerceptionResult
+from perception.core.rig import SensorRig
+from perception.core.stages import EncodeRequest, FuseRequest, FusionOutput
+
+Start = Literal["earliest", "latest"] | int
+QueueItem = PerceptionResult | EndOfRun
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A drive or a simulator. Constructing one reads what is needed to know that it can be read; nothing more."""
+
+    @property
+    def drive_id(self) -> str:
+        """Names the drive; the same drive gives the same name."""
+        ...
+
+    @property
+    def rig(self) -> SensorRig: ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know about these data (assumed times, missing sensors), a line each; may be empty."""
+        ...
+
+    def messages(self) -> Iterator[AnyMessage]:
+        """All messages in arrival order; may be called again for another lap.
+
+        A message whose payload cannot be read comes as `Unreadable`. Raises DriveError where the drive itself breaks.
+        """
+        ...
+
+    def labels(self, reference_ns: int) -> Labels | None:
+        """Ground truth at exactly `reference_ns` (a capture time of the reference lidar), None where there is none."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class Steerable(Source, Protocol):
+    """A source that reacts: the closed loop of a simulator."""
+
+    def apply(self, result: PerceptionResult) -> None:
+        """Let the ego act on a result. Called in the order of results, from the thread that iterates `messages`."""
+        ...
+
+
+class FeatureHandle(Protocol):
+    """Features in an engine's keeping; only that engine knows what is inside."""
+
+    @property
+    def key(self) -> str: ...
+
+
+class Engine(Protocol):
+    """Encodes and fuses. Calls return at once where the engine can work beside the caller."""
+
+    @property
+    def placement(self) -> str: ...
+
+    def encode(self, request: EncodeRequest) -> FeatureHandle:
+        """Start to encode. A payload that cannot be decoded is not an error here: `fuse` reports it as a failure."""
+        ...
+
+    def fuse(self, request: FuseRequest, features: Sequence[FeatureHandle]) -> Future[FusionOutput]:
+        """Fuse features (cameras in the order of `request.cameras`, then lidars, then radar).
+
+        The future raises EngineError, chained to the engine's own error, if the engine failed.
+        """
+        ...
+
+    def release(self, features: Sequence[FeatureHandle]) -> None:
+        """The session will not use these features again."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class ResultQueue(Protocol):
+    """Carries results from one producer to any number of consumers. Each implementation states what it promises."""
+
+    def publish(self, item: QueueItem) -> None:
+        """Send one item. Raises QueueError where the queue cannot take it."""
+        ...
+
+    def has_consumer(self) -> bool:
+        """Whether anybody is subscribed now."""
+        ...
+
+    def close(self) -> None:
+        """Flush, linger as configured, and go."""
+        ...
+
+
+class Subscription(Protocol):
+    """A consumer's end of a queue: iterates items in order and ends after `EndOfRun` (which it yields)."""
+
+    @property
+    def gaps(self) -> int:
+        """Results known to be lost (overrun of the history) so far."""
+        ...
+
+    def __iter__(self) -> Iterator[QueueItem]: ...
+
+    def close(self) -> None: ...
+
+
+class Recorder(Protocol):
+    """Writes a drive and its results to a file or folder."""
+
+    def write(self, item: AnyMessage | PerceptionResult | Labels) -> None: ...
+
+    def close(self) -> None:
+        """Finish the file so that it can be read; also called after an error."""
+        ...
+
+
+class Clock(Protocol):
+    def now_ns(self) -> int: ...
+
+    def sleep_until(self, time_ns: int) -> None: ...

@@ -1,0 +1,90 @@
+"""What passes between a session and an engine: requests to encode and to fuse, and what comes back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.core.cameras import CameraModel
+from perception.core.messages import CameraFrame, Command, LidarSweep, RadarScan, Signal
+from perception.core.motion import EgoMotion
+from perception.core.results import Detections, PathHints
+
+F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CameraRequest:
+    """Encode one image, free of geometry. `key` names the features."""
+
+    key: str
+    frame: CameraFrame
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LidarRequest:
+    """Encode one sweep, moved to the reference time of `motion`."""
+
+    key: str
+    sweep: LidarSweep
+    ego_SE3_sensor: F64
+    motion: EgoMotion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RadarRequest:
+    """Encode the scans of all radars of one bundle together, moved to the reference time of `motion`."""
+
+    key: str
+    scans: tuple[RadarScan, ...]
+    ego_SE3_sensor: tuple[F64, ...]
+    motion: EgoMotion
+
+
+EncodeRequest = CameraRequest | LidarRequest | RadarRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CameraView:
+    """How one camera of a bundle saw the world. reference_SE3_camera: (4, 4), ego motion since capture included."""
+
+    sensor: str
+    camera: CameraModel
+    reference_SE3_camera: F64
+    age_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FuseRequest:
+    """Fuse the features of one bundle.
+
+    cameras: one view for each present camera, in the order of their features. lidar_age_ns: ages of the present lidars.
+    radar_age_ns: mean age of the radar scans, None without any. speed_limit_mps: None where not known.
+    """
+
+    reference_ns: int
+    cameras: tuple[CameraView, ...]
+    lidar_age_ns: tuple[int, ...]
+    radar_age_ns: int | None
+    speed_mps: float
+    yaw_rate_radps: float
+    command: Command
+    speed_limit_mps: float | None
+    signal: Signal
+    keep_dense: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FusionOutput:
+    """What fusion says about one bundle.
+
+    failures: error by sensor whose payload could not be encoded (that sensor counts as absent).
+    stage_latency_ns: wall time by stage. dense: named arrays of the dense head, only if asked for.
+    """
+
+    detections: Detections
+    path_hints: PathHints
+    failures: Mapping[str, str]
+    stage_latency_ns: Mapping[str, int]
+    dense: Mapping[str, NDArray[np.float32]]
