@@ -17,8 +17,8 @@ F64 = NDArray[np.float64]
 class Material:
     """How a surface answers to light, lidar and radar.
 
-    reflectivity: diffuse lidar reflectivity 0..1 at normal incidence. retro: True for signs and plates that throw the beam
-    back. is_glass: lidar and light pass. specular: 0..1 gloss for the camera. radar: 0..1 share of radar power returned.
+    reflectivity: diffuse lidar reflectivity 0..1 at normal incidence. retro: True for signs and plates that throw the
+    beam back. is_glass: lidar and light pass. specular: 0..1 gloss for the camera. radar: 0..1 share of power returned.
     """
 
     reflectivity: float
@@ -85,8 +85,8 @@ class Mesh:
 class ActorModel:
     """One kind of actor. phases: its mesh at each phase of its gait (one for vehicles), in the actor's frame.
 
-    category: nuScenes category name. class_index: into `perception.core.taxonomy.CLASSES`. box_center_m, box_size_m: (3,)
-    the tight box over all phases, length/width/height. radar_cross_section_dbsm: nominal, seen from the side.
+    category: nuScenes category name. class_index: into `perception.core.taxonomy.CLASSES`. box_center_m, box_size_m:
+    (3,) the tight box over all phases, length/width/height. radar_cross_section_dbsm: nominal, seen from the side.
     """
 
     name: str
@@ -102,8 +102,9 @@ class ActorModel:
 class ActorStates:
     """All actors at one time, K rows.
 
-    actor_id: (K,) int64, never reused in a world. model: K names. phase: (K,) int64. world_SE3_actor: (K, 4, 4) float64.
-    velocity_mps: (K, 3) float64 world. yaw_rate_radps: (K,). attribute_index: (K,) int64 into ATTRIBUTES, -1 if none.
+    actor_id: (K,) int64, never reused in a world. model: K names. phase: (K,) int64. world_SE3_actor: (K, 4, 4)
+    float64. velocity_mps: (K, 3) float64 world. yaw_rate_radps: (K,). attribute_index: (K,) int64 into ATTRIBUTES, -1
+    if none.
     """
 
     time_ns: int

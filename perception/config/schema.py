@@ -141,8 +141,18 @@ class LatencyConfig(Settings):
     ego_ms: Milliseconds = 2.0
 
 
+class ModelChoice(Settings):
+    """Which model runs, and what of it is published."""
+
+    name: str = "tiny"
+    """A shipped model's name, or the path of a .safetensors checkpoint."""
+    score_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Detections below are not published; None takes the model's own."""
+    max_detections: PositiveInt | None = None
+
+
 class ServiceConfig(Settings):
-    model: ModelConfig = ModelConfig()
+    model: ModelChoice = ModelChoice()
     sync: SyncConfig = SyncConfig()
     tracker: TrackerConfig = TrackerConfig()
     runtime: RuntimeConfig = RuntimeConfig()

@@ -8,7 +8,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from perception.core.geometry import interpolate_se3, invert, rotation_log
 
+F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
+
+MAX_SEGMENT_TURN_RAD = 0.02
+"""Cubed and over six it is the share of the range by which `move_points` errs: 0.3 mm at 200 m."""
 
 
 class MotionSource(StrEnum):
@@ -69,51 +73,94 @@ class EgoMotion:
 
     def at_many(self, times_ns: ArrayLike) -> F64:
         """reference_SE3_ego (N, 4, 4) at `times_ns` (N,) int64."""
-        times = np.asarray(times_ns, dtype=np.int64)
-        knots = self.knots_ns
-        if len(knots) == 1:
-            return np.broadcast_to(self.reference_SE3_ego[0], (len(times), 4, 4))
-        segment = np.clip(np.searchsorted(knots, times, side="right") - 1, 0, len(knots) - 2)
-        moved = np.empty((len(times), 4, 4))
-        for i in np.unique(segment):
-            rows = segment == i
-            share = (times[rows] - knots[i]) / (knots[i + 1] - knots[i])
-            moved[rows] = interpolate_se3(self.reference_SE3_ego[i], self.reference_SE3_ego[i + 1], share)
-        return moved
+        return interpolate_track(self.knots_ns, self.reference_SE3_ego, times_ns)
 
     def move_points(self, points_ego_m: NDArray[np.floating], times_ns: NDArray[np.int64]) -> NDArray[np.float32]:
         """Points (N, 3), each in the ego frame at its own time (N,), to the ego frame at the reference: (N, 3) float32.
 
-        Rotation by its vector, linear within each segment of the track: the error over a 100 ms sweep is below a
-        micrometre, and no matrix per point is built.
+        In float32, a polynomial in time for each segment of the track and no matrix for each point: within 0.3 mm of
+        the exact motion at 200 m as long as a segment turns by less than `MAX_SEGMENT_TURN_RAD` (else it is split).
         """
-        points = np.asarray(points_ego_m, dtype=np.float64)
-        moved = np.empty((len(points), 3), dtype=np.float32)
-        knots = self.knots_ns
+        points = np.asarray(points_ego_m, dtype=np.float32)
+        times = np.asarray(times_ns, dtype=np.int64)
+        knots, track = _split_turns(self.knots_ns, self.reference_SE3_ego)
         if len(knots) == 1:
-            moved[:] = points @ self.reference_SE3_ego[0, :3, :3].T + self.reference_SE3_ego[0, :3, 3]
+            return _move_by_share(points, None, track[0], track[0])
+        segment = _segment_of(knots, times)
+        order = None if np.all(segment[1:] >= segment[:-1]) else np.argsort(segment, kind="stable")
+        if order is not None:
+            points, times, segment = points[order], times[order], segment[order]
+        moved = np.empty((len(points), 3), dtype=np.float32)
+        bounds = np.searchsorted(segment, np.arange(len(knots)))
+        for i in np.flatnonzero(np.diff(bounds)):
+            rows = slice(bounds[i], bounds[i + 1])
+            share = ((times[rows] - knots[i]) / (knots[i + 1] - knots[i])).astype(np.float32)
+            moved[rows] = _move_by_share(points[rows], share, track[i], track[i + 1])
+        if order is None:
             return moved
-        segment = np.clip(np.searchsorted(knots, times_ns, side="right") - 1, 0, len(knots) - 2)
-        for i in np.unique(segment):
-            rows = segment == i
-            start, end = self.reference_SE3_ego[i], self.reference_SE3_ego[i + 1]
-            share = ((times_ns[rows] - knots[i]) / (knots[i + 1] - knots[i]))[:, None]
-            turned = _rotate_by_share(points[rows], rotation_log(start[:3, :3].T @ end[:3, :3]), share)
-            moved[rows] = turned @ start[:3, :3].T + start[:3, 3] + share * (end[:3, 3] - start[:3, 3])
+        unsorted = np.empty_like(moved)
+        unsorted[order] = moved
+        return unsorted
+
+
+def interpolate_track(knots_ns: NDArray[np.int64], track: F64, times_ns: ArrayLike) -> F64:
+    """Transforms (N, 4, 4) at `times_ns` (N,) on a track (T, 4, 4) with rising `knots_ns` (T,).
+
+    Translation linear and rotation at constant rate between knots; beyond them the nearest segment goes on.
+    """
+    times = np.asarray(times_ns, dtype=np.int64)
+    if len(knots_ns) == 1:
+        return np.broadcast_to(track[0], (len(times), 4, 4))
+    segment = np.clip(np.searchsorted(knots_ns, times, side="right") - 1, 0, len(knots_ns) - 2)
+    moved = np.empty((len(times), 4, 4))
+    for i in np.unique(segment):
+        rows = segment == i
+        share = (times[rows] - knots_ns[i]) / (knots_ns[i + 1] - knots_ns[i])
+        moved[rows] = interpolate_se3(track[i], track[i + 1], share)
+    return moved
+
+
+def _segment_of(knots_ns: NDArray[np.int64], times_ns: NDArray[np.int64]) -> NDArray[np.int16]:
+    """Index (N,) of the segment that each time (N,) lies in; the first and the last reach outwards."""
+    steps = np.diff(knots_ns)
+    if np.all(steps == steps[0]):
+        # Ten times as fast as a search where the times are in no order.
+        share = (times_ns - knots_ns[0]).astype(np.float32) * np.float32(1 / steps[0])
+    else:
+        share = (np.searchsorted(knots_ns, times_ns, side="right") - 1).astype(np.float32)
+    segment: NDArray[np.int16] = np.clip(share, 0, len(steps) - 1).astype(np.int16)
+    return segment
+
+
+def _split_turns(knots_ns: NDArray[np.int64], track: F64) -> tuple[NDArray[np.int64], F64]:
+    """The same track with as many more knots as keep each segment's turn below `MAX_SEGMENT_TURN_RAD`."""
+    if len(knots_ns) == 1:
+        return knots_ns, track
+    turns = np.linalg.norm(rotation_log(np.swapaxes(track[:-1, :3, :3], 1, 2) @ track[1:, :3, :3]), axis=1)
+    parts = np.maximum(np.ceil(turns / MAX_SEGMENT_TURN_RAD).astype(np.int64), 1)
+    if np.all(parts == 1):
+        return knots_ns, track
+    pieces = [np.linspace(knots_ns[i], knots_ns[i + 1], parts[i], endpoint=False) for i in range(len(parts))]
+    finer = np.unique(np.concatenate([*(piece.astype(np.int64) for piece in pieces), knots_ns[-1:]]))
+    return finer, interpolate_track(knots_ns, track, finer)
+
+
+def _move_by_share(points: F32, share: F32 | None, start: F64, end: F64) -> F32:
+    """Move points (N, 3) by the transform that lies `share` (N,) of the way from `start` to `end` (4, 4).
+
+    Rotation by a small vector w, to second order: p + s (w x p) + s^2/2 (w x (w x p)).
+    """
+    moved: F32 = points @ start[:3, :3].T.astype(np.float32) + start[:3, 3].astype(np.float32)
+    if share is None:
         return moved
-
-
-def _rotate_by_share(points: F64, rotation_vector: F64, share: F64) -> F64:
-    """Rotate each point (N, 3) by `share` (N, 1) of a rotation vector (3,) (Rodrigues' formula on points)."""
-    angle = float(np.linalg.norm(rotation_vector))
-    if angle < 1e-12:
-        return points
-    axis = rotation_vector / angle
-    theta = share * angle
-    cos = np.cos(theta)
-    along = (points @ axis)[:, None] * axis
-    turned: F64 = points * cos + np.cross(axis, points) * np.sin(theta) + along * (1 - cos)
-    return turned
+    wx, wy, wz = rotation_log(start[:3, :3].T @ end[:3, :3])
+    cross = np.array([[0.0, -wz, wy], [wz, 0.0, -wx], [-wy, wx, 0.0]])
+    linear = (start[:3, :3] @ cross).T.astype(np.float32)
+    square = (start[:3, :3] @ cross @ cross / 2).T.astype(np.float32)
+    shift = (end[:3, 3] - start[:3, 3]).astype(np.float32)
+    column = share[:, None]
+    moved += column * (points @ linear + shift + column * (points @ square))
+    return moved
 
 
 def relative_motion(previous: EgoMotion, current: EgoMotion) -> F64:

@@ -8,7 +8,7 @@ from perception.core.labels import Labels
 from perception.core.messages import AnyMessage
 from perception.core.results import EndOfRun, PerceptionResult
 from perception.core.rig import SensorRig
-from perception.core.stages import EncodeRequest, FuseRequest, FusionOutput
+from perception.core.stages import EncodeRequest, FuseRequest, FusionOutput, ModelInfo
 
 Start = Literal["earliest", "latest"] | int
 QueueItem = PerceptionResult | EndOfRun
@@ -29,6 +29,16 @@ class Source(Protocol):
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know about these data (assumed times, missing sensors), a line each; may be empty."""
+        ...
+
+    @property
+    def span_ns(self) -> tuple[int, int] | None:
+        """Arrival of the first and the last message where that is known beforehand (a recorded drive), else None."""
+        ...
+
+    @property
+    def label_times_ns(self) -> tuple[int, ...]:
+        """Reference times that have labels, rising; empty without labels or where they are not known beforehand."""
         ...
 
     def messages(self) -> Iterator[AnyMessage]:
@@ -67,6 +77,9 @@ class Engine(Protocol):
     @property
     def placement(self) -> str: ...
 
+    @property
+    def model(self) -> ModelInfo: ...
+
     def encode(self, request: EncodeRequest) -> FeatureHandle:
         """Start to encode. A payload that cannot be decoded is not an error here: `fuse` reports it as a failure."""
         ...
@@ -74,7 +87,8 @@ class Engine(Protocol):
     def fuse(self, request: FuseRequest, features: Sequence[FeatureHandle]) -> Future[FusionOutput]:
         """Fuse features (cameras in the order of `request.cameras`, then lidars, then radar).
 
-        The future raises EngineError, chained to the engine's own error, if the engine failed.
+        The future raises the engine's own error as itself (the traceback of another process as a note), EngineError
+        where a process died.
         """
         ...
 

@@ -16,10 +16,11 @@ F64 = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CameraRequest:
-    """Encode one image, free of geometry. `key` names the features."""
+    """Encode one image, free of geometry but for its size. `key` names the features."""
 
     key: str
     frame: CameraFrame
+    camera: CameraModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -59,12 +60,14 @@ class CameraView:
 class FuseRequest:
     """Fuse the features of one bundle.
 
-    cameras: one view for each present camera, in the order of their features. lidar_age_ns: ages of the present lidars.
-    radar_age_ns: mean age of the radar scans, None without any. speed_limit_mps: None where not known.
+    cameras: one view for each present camera, in the order of their features. lidars: names of the present ones,
+    lidar_age_ns their ages. radar_age_ns: mean age of the radar scans, None without any. speed_limit_mps: None where
+    not known. received_ns: monotonic time when the bundle's last message came in, for the account of latencies.
     """
 
     reference_ns: int
     cameras: tuple[CameraView, ...]
+    lidars: tuple[str, ...]
     lidar_age_ns: tuple[int, ...]
     radar_age_ns: int | None
     speed_mps: float
@@ -72,7 +75,17 @@ class FuseRequest:
     command: Command
     speed_limit_mps: float | None
     signal: Signal
+    received_ns: int = 0
     keep_dense: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """Which model an engine runs. hash: first 16 hex digits over weights and configuration."""
+
+    name: str
+    hash: str
+    trained: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -1,0 +1,1 @@
+"""One drive through the service: session, engine in this process, publisher. Usable without Ray."""

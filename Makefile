@@ -1,0 +1,58 @@
+# `make demo` and `make test` are all a newcomer needs. TORCH=cuda installs the CUDA build of torch.
+PYTHON ?= python3
+TORCH ?= cpu
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready-$(TORCH)
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+TESTS ?=
+SOURCES := perception sim tests
+
+.PHONY: setup demo test check bench proto clean
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:
+	@echo "make demo    install, replay a drive through the service, leave pictures and a recording under out/"
+	@echo "make test    install, run the tests"
+	@echo "make check   linter, types, import rules"
+	@echo "make bench   measure the service on this machine (out/bench)"
+	@echo "make setup   install only        make clean   remove what make made"
+	@echo "TORCH=cuda   with the CUDA build of torch (gigabytes)"
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt perception/cli/system_check.py
+	$(PYTHON) perception/cli/system_check.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+ifeq ($(TORCH),cpu)
+	$(PIP) torch==2.13.0+cpu 2>/dev/null || $(PIP) --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0
+else
+	$(PIP) torch==2.13.0
+endif
+	$(PIP) --editable ".[dev,sim]"
+	touch $@
+
+demo: setup
+	$(BIN)/perception demo --out out/demo
+
+test: setup
+	$(BIN)/python -m pytest $(TESTS)
+
+check: setup
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	mkdir -p out/bench
+	$(BIN)/perception bench model --json | tee out/bench/model.json
+	$(BIN)/perception bench pipeline --json | tee out/bench/pipeline.json
+	$(BIN)/perception bench nuscenes --json | tee out/bench/nuscenes.json
+
+proto: setup
+	$(BIN)/python -m grpc_tools.protoc --proto_path=. --python_out=. --pyi_out=. perception/queues/perception_result.proto
+
+clean:
+	rm -rf $(VENV) out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

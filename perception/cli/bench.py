@@ -1,0 +1,69 @@
+"""`perception bench`: measures the parts on this machine."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.group()
+def bench() -> None:
+    """Measure the service on this machine."""
+
+
+@bench.command("model")
+@click.option("--model", default="tiny", show_default=True, help="A model's name.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch [default: all cores].")
+@click.option("--frames", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def bench_model_command(*, model: str, threads: int | None, frames: int, as_json: bool) -> None:
+    """The network alone: six decoded images, a sweep and radar returns in, detections and path hints out."""
+    from perception.models.bench import bench_model
+    from perception.models.presets import preset
+
+    _show(bench_model(preset(model), threads or os.cpu_count() or 1, frames), as_json)
+
+
+@bench.command("pipeline")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch in each process [default: all cores].")
+@click.option("--seconds", type=click.FloatRange(min=1), default=10.0, show_default=True, help="Length of the drive.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def bench_pipeline_command(*, threads: int | None, seconds: float, rounds: int, as_json: bool) -> None:
+    """The service in each placement over a bare loop that reads, decodes and calls the model."""
+    from perception.runtime.bench_drive import in_memory_drive
+    from perception.runtime.bench_pipeline import bench_pipeline
+
+    drive = in_memory_drive(duration_s=seconds)
+    _show(bench_pipeline(drive, threads=threads or os.cpu_count() or 1, rounds=rounds), as_json)
+
+
+@bench.command("nuscenes")
+@click.option("--rows", type=click.IntRange(min=100), default=2_600_000, show_default=True, help="Rows of sample_data.")
+@click.option(
+    "--folder", type=click.Path(path_type=Path), help="Where to write the tables [default: a temporary folder]."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def bench_nuscenes_command(*, rows: int, folder: Path | None, as_json: bool) -> None:
+    """Time and memory to open tables of trainval size."""
+    from perception.sources.nuscenes_bench import bench_nuscenes_tables
+
+    with tempfile.TemporaryDirectory() as temporary:
+        _show(bench_nuscenes_tables(folder or Path(temporary), rows), as_json)
+
+
+def _show(figures: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        click.echo(f"{name}: {_readable(value)}")
+
+
+def _readable(value: object) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{name} {_readable(inner)}" for name, inner in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,88 @@
+"""Read settings from YAML and from `--set a.b=c`, with errors that name the field."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from perception.config.paths import find_config
+from perception.config.schema import ServiceConfig
+from perception.core.errors import ConfigError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load_service_config(name_or_path: str | None = None, overrides: Sequence[str] = ()) -> ServiceConfig:
+    """The service's settings: a shipped name (`configs/service/*.yaml`), a path, or the defaults; then `overrides`."""
+    path = find_config("service", name_or_path) if name_or_path else None
+    return load_settings(ServiceConfig, path, overrides)
+
+
+def load_settings(model: type[Model], path: Path | None, overrides: Sequence[str] = ()) -> Model:
+    """Validate a YAML file and overrides (`a.b=c`, the value read as YAML) as `model`.
+
+    Raises ConfigError that names the file, the field, and what is allowed there.
+    """
+    values = read_yaml(path) if path is not None else {}
+    for override in overrides:
+        _apply_override(values, override)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        origin = str(path) if path is not None else "--set"
+        raise ConfigError(_explain(model, origin, error)) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file as a mapping. Raises ConfigError where it is not one."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold a mapping of settings, not a {type(values).__name__}")
+    return values
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    names = key.strip().split(".")
+    if not separator or not all(names):
+        raise ConfigError(f"--set takes a.b=c, got {override!r}")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {key}: {text!r} is not a YAML value") from None
+    node = values
+    for name in names[:-1]:
+        child = node.setdefault(name, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override}: {name} is a value, it has no field below it")
+        node = child
+    node[names[-1]] = value
+
+
+def _explain(model: type[BaseModel], origin: str, error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        field = ".".join(str(part) for part in problem["loc"]) or "settings"
+        if problem["type"] == "extra_forbidden":
+            known = ", ".join(sorted(_fields_at(model, problem["loc"][:-1])))
+            lines.append(f"{field}: no such field; known here: {known}")
+        else:
+            lines.append(f"{field}: {problem['msg']} (got {problem['input']!r})")
+    return f"{origin}: " + "; ".join(lines)
+
+
+def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    current: Any = model
+    for part in location:
+        field = getattr(current, "model_fields", {}).get(part)
+        current = field.annotation if field is not None else None
+    return list(getattr(current, "model_fields", {})) if current is not None else []

@@ -1,0 +1,107 @@
+"""Weights on disk: a safetensors file whose header holds the configuration. Nothing in it is ever executed."""
+
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from perception.config.schema import ModelConfig
+from perception.core.errors import ModelError
+from perception.models.inference import InferenceModel
+from perception.models.network import PerceptionNetwork, build_network
+from perception.models.presets import PRESETS, preset
+
+FORMAT: Final = "perception-checkpoint-1"
+SUFFIX: Final = ".safetensors"
+
+FREE_FIELDS: Final = frozenset({"name", "max_detections", "score_threshold", "seed"})
+"""Settings that do not shape the weights: a checkpoint may be used with others than it was trained with."""
+
+_PICKLE_STARTS = (b"\x80", b"PK\x03\x04", b"\x1f\x8b")
+
+
+def save_checkpoint(path: Path, network: PerceptionNetwork, metadata: Mapping[str, str] | None = None) -> None:
+    """Write the weights and the configuration; `metadata` (steps, data, scores) travels along as it is."""
+    header = {
+        "format": FORMAT,
+        "config": network.config.model_dump_json(),
+        "metadata": json.dumps(dict(metadata or {})),
+    }
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    save_file(weights, path, metadata=header)
+
+
+def load_checkpoint(path: Path, config: ModelConfig | None = None) -> tuple[PerceptionNetwork, dict[str, str]]:
+    """The network in eval mode and the metadata it was saved with.
+
+    config: the configuration wanted; None takes that of the file. Raises ModelError where the file is missing, is a
+    pickle, is damaged, or was made for another configuration.
+    """
+    _refuse_pickle(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored, metadata = _read_header(path, file.metadata())
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except SafetensorError as error:
+        raise ModelError(f"{path}: not a readable safetensors file ({error})") from None
+    wanted = stored if config is None else config
+    _require_fit(path, stored, wanted)
+    network = build_network(wanted)
+    missing, unexpected = network.load_state_dict(weights, strict=False)
+    if missing or unexpected:
+        raise ModelError(f"{path}: weights do not match the network; missing {missing}, unknown {unexpected}")
+    broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise ModelError(f"{path}: weights are not finite in {', '.join(broken)}; use an earlier checkpoint")
+    return network.eval(), metadata
+
+
+def load_model(name_or_path: str = "tiny", config: ModelConfig | None = None) -> InferenceModel:
+    """A model by the name of a preset or the path of a checkpoint.
+
+    A name takes the weights that come with the package; without any the network is seeded and `trained` is False.
+    config: settings wanted; None takes those of the preset or the file. Raises ModelError.
+    """
+    if name_or_path.endswith(SUFFIX) or (name_or_path not in PRESETS and Path(name_or_path).exists()):
+        network, _ = load_checkpoint(Path(name_or_path), config)
+        return InferenceModel(network, trained=True)
+    wanted = preset(name_or_path) if config is None else config
+    packaged = resources.files("perception.models") / "weights" / f"{name_or_path}{SUFFIX}"
+    if not packaged.is_file():
+        return InferenceModel(build_network(wanted), trained=False)
+    with resources.as_file(packaged) as path:
+        network, _ = load_checkpoint(path, wanted)
+    return InferenceModel(network, trained=True)
+
+
+def _refuse_pickle(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror})") from None
+    if start.startswith(_PICKLE_STARTS):
+        raise ModelError(f"{path}: looks like a pickle, which could run code; convert it to safetensors first")
+
+
+def _read_header(path: Path, header: Mapping[str, str] | None) -> tuple[ModelConfig, dict[str, str]]:
+    if header is None or header.get("format") != FORMAT:
+        raise ModelError(f"{path}: has no {FORMAT} header; only checkpoints that this package saved can be loaded")
+    try:
+        metadata = json.loads(header["metadata"])
+        return ModelConfig.model_validate_json(header["config"]), {str(k): str(v) for k, v in metadata.items()}
+    except (KeyError, ValidationError, json.JSONDecodeError, AttributeError) as error:
+        raise ModelError(f"{path}: its header is damaged or of another version ({error})") from None
+
+
+def _require_fit(path: Path, stored: ModelConfig, wanted: ModelConfig) -> None:
+    have, want = stored.model_dump(exclude=set(FREE_FIELDS)), wanted.model_dump(exclude=set(FREE_FIELDS))
+    differing = [f"{name} is {have[name]}, wanted {want[name]}" for name in have if have[name] != want[name]]
+    if differing:
+        raise ModelError(f"{path}: made for another configuration: {'; '.join(differing)}")

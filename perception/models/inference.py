@@ -1,0 +1,163 @@
+"""The network as the service uses it: payloads in, detections and path hints out, one bundle at a time."""
+
+import copy
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from perception.config.schema import ModelConfig
+from perception.core.cameras import CameraModel
+from perception.core.errors import ModelError
+from perception.core.messages import Command, Signal
+from perception.core.stages import FuseRequest, FusionOutput
+from perception.models.blocks import speed_up
+from perception.models.encoders.camera import STRIDE
+from perception.models.geometry import ViewGeometry
+from perception.models.network import PerceptionNetwork
+from perception.models.postprocess import to_dense, to_detections, to_path_hints
+from perception.models.preprocess import decode_image, pack_points, pack_radar
+from perception.models.tensors import COMMANDS, SIGNALS, FusionInputs, FusionTensors
+
+F32 = NDArray[np.float32]
+U8 = NDArray[np.uint8]
+
+
+class InferenceModel:
+    """A network ready to run. Features are contiguous float32 CPU tensors, so that they cross processes as arrays.
+
+    The caller sets torch's threads. Fusion keeps no state; the only thing remembered is a cache of calibrations.
+    """
+
+    def __init__(self, network: PerceptionNetwork, *, trained: bool) -> None:
+        """`network` is copied: the copy's norms are folded, and its hash is of the weights as given."""
+        self.config: ModelConfig = network.config
+        self.trained = trained
+        self.model_hash = model_hash(network)
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        speed_up(self.network)
+        self.geometry = ViewGeometry(self.config)
+
+    @property
+    def camera_shape(self) -> tuple[int, int, int]:
+        """Shape (C, h, w) of one camera's features."""
+        image = self.config.image
+        return self.config.width, image.height_px // STRIDE, image.width_px // STRIDE
+
+    @property
+    def bev_shape(self) -> tuple[int, int, int]:
+        """Shape (C, G, G) of a lidar's or the radars' features."""
+        return self.config.width, self.config.bev_cells, self.config.bev_cells
+
+    def encode_camera(self, data: bytes, camera: CameraModel) -> Tensor:
+        """Features (C, h, w) of one compressed image. Raises PayloadError where it cannot be decoded."""
+        return self.encode_image(decode_image(data, self.config.image, camera.width_px, camera.height_px))
+
+    @torch.inference_mode()
+    def encode_image(self, image: U8) -> Tensor:
+        """Features (C, h, w) of one decoded image (3, H, W) uint8 RGB at the network's size."""
+        return self.network.encode_cameras(torch.from_numpy(image)[None])[0].contiguous()
+
+    @torch.inference_mode()
+    def encode_lidar(self, points_ego_m: F32, intensity: F32, offset_s: F32 | None = None) -> Tensor:
+        """Features (C, G, G) of one sweep, moved to the reference time; see `pack_points` for the arguments."""
+        points, count = pack_points(points_ego_m, intensity, offset_s, self.config)
+        return self.network.encode_lidar(torch.from_numpy(points)[None], torch.from_numpy(count[None]))[0].contiguous()
+
+    @torch.inference_mode()
+    def encode_radar(self, points_ego_m: F32, rcs_dbsm: F32, velocity_mps: F32, offset_s: F32 | None = None) -> Tensor:
+        """Features (C, G, G) of all radars' returns together; see `pack_radar` for the arguments."""
+        points, count = pack_radar(points_ego_m, rcs_dbsm, velocity_mps, offset_s, self.config)
+        return self.network.encode_radar(torch.from_numpy(points)[None], torch.from_numpy(count[None]))[0].contiguous()
+
+    def fuse(
+        self, request: FuseRequest, cameras: Sequence[Tensor], lidars: Sequence[Tensor], radar: Tensor | None
+    ) -> FusionOutput:
+        """Fuse one bundle. Features are in the order of the request; `failures` and latencies are the engine's to fill.
+
+        Raises ModelError where the features do not fit the request.
+        """
+        tensors = self.run(self.inputs(request, cameras, lidars, radar))
+        return FusionOutput(
+            detections=to_detections(tensors, self.config),
+            path_hints=to_path_hints(tensors, self.config),
+            failures={},
+            stage_latency_ns={},
+            dense=to_dense(tensors) if request.keep_dense else {},
+        )
+
+    @torch.inference_mode()
+    def run(self, inputs: FusionInputs) -> FusionTensors:
+        """The fusion network on a batch of any size."""
+        return self.network.fuse(inputs)
+
+    def inputs(
+        self, request: FuseRequest, cameras: Sequence[Tensor], lidars: Sequence[Tensor], radar: Tensor | None
+    ) -> FusionInputs:
+        """A batch of one bundle; only present sensors are in it."""
+        self._check(request, cameras, lidars, radar)
+        views = self.geometry.build(request.cameras)
+        radar_features = torch.zeros(self.bev_shape) if radar is None else radar
+        return FusionInputs(
+            camera_features=_stack(cameras, self.camera_shape)[None],
+            camera_present=torch.ones(1, len(cameras), dtype=torch.bool),
+            camera_rays=torch.from_numpy(views.rays)[None],
+            camera_origin_m=torch.from_numpy(views.origin_m)[None],
+            camera_age_s=_seconds([view.age_ns for view in request.cameras])[None],
+            lift_camera=torch.from_numpy(views.lift_camera)[None],
+            lift_uv=torch.from_numpy(views.lift_uv)[None],
+            lift_valid=torch.from_numpy(views.lift_valid)[None],
+            lidar_features=_stack(lidars, self.bev_shape)[None],
+            lidar_present=torch.ones(1, len(lidars), dtype=torch.bool),
+            lidar_age_s=_seconds(request.lidar_age_ns)[None],
+            radar_features=radar_features[None],
+            radar_present=torch.tensor([radar is not None]),
+            radar_age_s=_seconds([request.radar_age_ns or 0]),
+            ego=torch.from_numpy(ego_vector(request))[None],
+        )
+
+    def _check(
+        self, request: FuseRequest, cameras: Sequence[Tensor], lidars: Sequence[Tensor], radar: Tensor | None
+    ) -> None:
+        if len(cameras) != len(request.cameras) or len(lidars) != len(request.lidar_age_ns):
+            raise ModelError(
+                f"the request names {len(request.cameras)} cameras and {len(request.lidar_age_ns)} lidars, but there "
+                f"are features of {len(cameras)} and {len(lidars)}"
+            )
+        for kind, features, shape in (
+            ("camera", cameras, self.camera_shape),
+            ("lidar", lidars, self.bev_shape),
+            ("radar", [] if radar is None else [radar], self.bev_shape),
+        ):
+            for one in features:
+                if tuple(one.shape) != shape:
+                    raise ModelError(f"{kind} features are {tuple(one.shape)}, but {self.config.name} takes {shape}")
+
+
+def ego_vector(request: FuseRequest) -> F32:
+    """How the ego moves and where it is told to go, (E,) float32 in the order of `EGO_FIELDS`."""
+    limit = request.speed_limit_mps
+    numbers = [request.speed_mps, request.yaw_rate_radps, limit or 0.0, float(limit is not None)]
+    command = [float(request.command is Command(name)) for name in COMMANDS]
+    signal = [float(request.signal is Signal(name)) for name in SIGNALS]
+    return np.array(numbers + command + signal, dtype=np.float32)
+
+
+def model_hash(network: PerceptionNetwork) -> str:
+    """First 16 hex digits of a SHA-256 over the configuration and all weights."""
+    digest = hashlib.sha256(network.config.model_dump_json().encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _stack(features: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
+    return torch.stack(list(features)) if features else torch.zeros(0, *shape)
+
+
+def _seconds(ages_ns: Sequence[int]) -> Tensor:
+    return torch.tensor([age / 1e9 for age in ages_ns], dtype=torch.float32)

@@ -1,0 +1,102 @@
+"""The whole network: three encoders that run as sensors arrive, and one fusion for each reference time.
+
+Fusion keeps no state: what it says depends on its inputs alone, so that a restarted worker goes on as before and
+bundles of several vehicles form one batch. Time is the tracker's business.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from perception.config.schema import ModelConfig
+from perception.models.blocks import initialise
+from perception.models.decoder import Decoder, MemoryBuilder
+from perception.models.encoders.camera import CameraEncoder
+from perception.models.encoders.lidar import LidarEncoder
+from perception.models.encoders.radar import RadarEncoder
+from perception.models.fusion import AgeEmbedding, BevFusion
+from perception.models.heads.dense import DenseHead
+from perception.models.heads.detection import DetectionHead
+from perception.models.heads.image import ImageHead, ImageTensors
+from perception.models.heads.path import PathHead
+from perception.models.queries import QueryInit
+from perception.models.tensors import FusionInputs, FusionTensors
+
+
+class PerceptionNetwork(nn.Module):
+    """Any rig: 0 to 12 cameras, any number of lidars and radars, each of them present or not."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.camera_encoder = CameraEncoder(config)
+        self.lidar_encoder = LidarEncoder(config)
+        self.radar_encoder = RadarEncoder(config)
+        self.camera_age = AgeEmbedding(config.width)
+        self.bev_fusion = BevFusion(config)
+        self.dense_head = DenseHead(config)
+        self.query_init = QueryInit(config)
+        self.memory = MemoryBuilder(config)
+        self.decoder = Decoder(config)
+        self.detection_head = DetectionHead(config)
+        self.path_head = PathHead(config)
+        self.image_head = ImageHead(config)
+        initialise(self)
+        for head in (self.dense_head, self.detection_head, self.path_head, self.image_head):
+            head.reset()
+
+    def encode_cameras(self, images: Tensor) -> Tensor:
+        """images (B, 3, H, W) uint8 RGB: (B, C, H/16, W/16)."""
+        features: Tensor = self.camera_encoder(images)
+        return features
+
+    def encode_lidar(self, points: Tensor, count: Tensor) -> Tensor:
+        """points (B, P, 5) in the order of `LIDAR_FIELDS`, count (B,): (B, C, G, G). Several lidars: one row each."""
+        features: Tensor = self.lidar_encoder(points, count)
+        return features
+
+    def encode_radar(self, points: Tensor, count: Tensor) -> Tensor:
+        """points (B, P, 7) in the order of `RADAR_FIELDS`, count (B,): (B, C, G, G)."""
+        features: Tensor = self.radar_encoder(points, count)
+        return features
+
+    def image_predictions(self, camera_features: Tensor) -> ImageTensors:
+        """Auxiliary outputs on camera features (B, C, h, w); their loss replaces pre-training."""
+        predictions: ImageTensors = self.image_head(camera_features)
+        return predictions
+
+    def fuse(self, inputs: FusionInputs) -> FusionTensors:
+        """Features and geometry of B bundles to everything the heads say."""
+        tokens = self._image_tokens(inputs)  # (B, N, T, C)
+        bev = self.bev_fusion(inputs, tokens)  # (B, C, G, G)
+        heat, dense_boxes, drivable = self.dense_head(bev)
+        queries = self.query_init(bev, heat, dense_boxes)
+        memory = self.memory(inputs, bev, tokens)
+        states = self.decoder(queries, memory)  # (D, B, Q, C)
+        labels, boxes, attributes = self.detection_head(states, queries)
+        mode_logits, waypoints, speed = self.path_head(states[-1], memory, inputs.ego)
+        return FusionTensors(
+            heat_logits=heat,
+            dense_boxes=dense_boxes,
+            drivable_logits=drivable,
+            class_logits=labels,
+            boxes=boxes,
+            attribute_logits=attributes,
+            query_cell=queries.cell,
+            mode_logits=mode_logits,
+            waypoints_m=waypoints,
+            target_speed_mps=speed,
+        )
+
+    def _image_tokens(self, inputs: FusionInputs) -> Tensor:
+        """Camera features with their ages, (B, N, T, C); 0 for absent cameras, whatever was handed in for them."""
+        tokens = inputs.camera_features.flatten(3).transpose(2, 3)  # (B, N, T, C)
+        tokens = tokens + self.camera_age(inputs.camera_age_s)[:, :, None]
+        masked: Tensor = tokens.masked_fill(~inputs.camera_present[:, :, None, None], 0.0)
+        return masked
+
+
+def build_network(config: ModelConfig) -> PerceptionNetwork:
+    """An untrained network with the weights of `config.seed`; the same on every machine, global state untouched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return PerceptionNetwork(config)

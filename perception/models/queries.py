@@ -1,0 +1,90 @@
+"""Object queries: the peaks of the heatmap, and a few learned ones for what the heatmap does not see."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from perception.config.schema import ModelConfig
+from perception.core.taxonomy import CLASS_INDEX, CLASSES
+from perception.models.boxes import boxes_at
+from perception.models.heads.dense import PRIOR_LOGIT
+
+POINT_CLASSES = ("pedestrian", "motorcycle", "bicycle", "traffic_cone", "barrier")
+"""Narrower than a cell, and often side by side: neighbouring peaks of these are different objects."""
+
+SCORE_STEPS = 2**16
+"""Scores are compared in so many steps, and by cell index within one: without it the last bits of a sum, which
+differ with the number of threads or the device, would decide which query comes first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Queries:
+    """content: (B, Q, C). xy: (B, Q, 2) position in -1..1 of the range. base_logits: (B, Q, classes) and base_boxes:
+    (B, Q, 10), what the decoder refines. cell: (B, Q) int64."""
+
+    content: Tensor
+    xy: Tensor
+    base_logits: Tensor
+    base_boxes: Tensor
+    cell: Tensor
+
+
+class QueryInit(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.count, self.range_m = config.heatmap_queries, config.range_m
+        self.class_embedding = nn.Embedding(len(CLASSES), config.width)
+        self.learned_content = nn.Parameter(torch.randn(config.learned_queries, config.width) * 0.1)
+        self.learned_place = nn.Parameter(torch.randn(config.learned_queries, 2) * 0.5)
+        is_point = torch.zeros(len(CLASSES), dtype=torch.bool)
+        is_point[[CLASS_INDEX[name] for name in POINT_CLASSES]] = True
+        self.register_buffer("is_point", is_point, persistent=False)
+        self.is_point: Tensor
+
+    def forward(self, bev: Tensor, heat_logits: Tensor, dense_boxes: Tensor) -> Queries:
+        """bev (B, C, G, G), heat_logits (B, classes, G, G), dense_boxes (B, G * G, 10)."""
+        batch, cells = bev.shape[0], bev.shape[-1] ** 2
+        label, cell = select_peaks(heat_logits.detach(), self.count, self.is_point)  # (B, Qh) each
+        features = _rows(bev.flatten(2).transpose(1, 2), cell)  # (B, Qh, C)
+        logits = _rows(heat_logits.flatten(2).transpose(1, 2), cell)  # (B, Qh, classes)
+        boxes = _rows(dense_boxes, cell)  # (B, Qh, 10)
+
+        place = self.learned_place.tanh().expand(batch, -1, -1)  # (B, Ql, 2)
+        learned = place.shape[1]
+        number = cells + torch.arange(learned, device=cell.device).expand(batch, -1)  # (B, Ql)
+        prior = logits.new_full((batch, learned, len(CLASSES)), PRIOR_LOGIT)
+        # The decoder refines what the dense head says; each of them learns from its own loss.
+        logits, boxes = logits.detach(), boxes.detach()
+        return Queries(
+            content=torch.cat(
+                [features + self.class_embedding(label), self.learned_content.expand(batch, -1, -1)], dim=1
+            ),
+            xy=torch.cat([boxes[..., :2] / self.range_m, place], dim=1),
+            base_logits=torch.cat([logits, prior], dim=1),
+            base_boxes=torch.cat([boxes, boxes_at(place * self.range_m)], dim=1),
+            cell=torch.cat([cell, number], dim=1),
+        )
+
+
+def select_peaks(heat_logits: Tensor, count: int, is_point: Tensor) -> tuple[Tensor, Tensor]:
+    """The `count` highest local maxima: class (B, count) and cell (B, count) int64, best first, ties by cell.
+
+    heat_logits (B, classes, G, G). is_point (classes,): True for classes of which every cell is its own maximum.
+    """
+    score = heat_logits.float().sigmoid()  # (B, classes, G, G)
+    is_peak = (score == functional.max_pool2d(score, 3, stride=1, padding=1)) | is_point.view(1, -1, 1, 1)
+    steps = (score * is_peak * SCORE_STEPS).round().long()  # (B, classes, G, G)
+    classes, total = score.shape[1], score[0].numel()
+    steps = steps.flatten(2).transpose(1, 2).flatten(1)  # (B, G * G * classes)
+    # One whole number for both: the score in front, the place (counted backwards) behind. All differ.
+    backwards = torch.arange(total - 1, -1, -1, device=steps.device)
+    best = (steps * total + backwards).topk(count, dim=1).values  # (B, count)
+    place = total - 1 - best % total
+    return place % classes, place // classes
+
+
+def _rows(table: Tensor, index: Tensor) -> Tensor:
+    """Rows (B, Q, C) of table (B, M, C) at index (B, Q)."""
+    return table.gather(1, index[..., None].expand(-1, -1, table.shape[-1]))

@@ -1,0 +1,87 @@
+"""Keeps each message until no bundle can want it, and sees to it that it is encoded once."""
+
+from collections.abc import Iterable
+
+from perception.core.bundle import SensorBundle
+from perception.core.cameras import CameraModel
+from perception.core.messages import CameraFrame, LidarSweep, RadarScan, SensorMessage
+from perception.core.motion import EgoMotion
+from perception.core.ports import Engine, FeatureHandle
+from perception.core.rig import Modality, SensorRig
+from perception.core.stages import CameraRequest, CameraView, LidarRequest, RadarRequest
+
+
+class FeatureCache:
+    """Messages and their features by the index of their stamp. Encodes when asked, each once."""
+
+    def __init__(self, rig: SensorRig, engine: Engine) -> None:
+        self._rig = rig
+        self._engine = engine
+        self._messages: dict[int, SensorMessage] = {}
+        self._handles: dict[int, dict[int | None, FeatureHandle]] = {}
+
+    def add(self, index: int, message: SensorMessage) -> None:
+        self._messages[index] = message
+
+    def release(self, indices: Iterable[int]) -> None:
+        """Forget messages that no bundle can use again, and their features."""
+        for index in indices:
+            self._messages.pop(index, None)
+            self._engine.release(list(self._handles.pop(index, {}).values()))
+
+    def clear(self) -> None:
+        self.release(list(self._messages))
+
+    def encode_camera(self, index: int) -> FeatureHandle:
+        """Features of an image; they are free of geometry, so one encoding serves every bundle."""
+        frame = self._messages[index]
+        assert isinstance(frame, CameraFrame)
+        handles = self._handles.setdefault(index, {})
+        if None not in handles:
+            request = CameraRequest(key=f"{frame.sensor}:{index}", frame=frame, camera=self._camera_of(frame))
+            handles[None] = self._engine.encode(request)
+        return handles[None]
+
+    def encode_lidar(self, index: int, motion: EgoMotion) -> FeatureHandle:
+        """Features of a sweep moved to the reference time of `motion`."""
+        sweep = self._messages[index]
+        assert isinstance(sweep, LidarSweep)
+        handles = self._handles.setdefault(index, {})
+        if motion.reference_ns not in handles:
+            mount = self._rig[sweep.sensor].ego_SE3_sensor
+            key = f"{sweep.sensor}:{index}@{motion.reference_ns}"
+            request = LidarRequest(key=key, sweep=sweep, ego_SE3_sensor=mount, motion=motion)
+            handles[motion.reference_ns] = self._engine.encode(request)
+        return handles[motion.reference_ns]
+
+    def encode_radars(self, bundle: SensorBundle, motion: EgoMotion) -> FeatureHandle | None:
+        """Features of all radars of a bundle together; None if it has none. The caller releases them."""
+        scans: list[RadarScan] = []
+        for sensor in self._rig.of(Modality.RADAR):
+            if sensor.name in bundle.hits:
+                scan = self._messages[bundle.hits[sensor.name].index]
+                assert isinstance(scan, RadarScan)
+                scans.append(scan)
+        if not scans:
+            return None
+        mounts = tuple(self._rig[scan.sensor].ego_SE3_sensor for scan in scans)
+        key = f"radars@{motion.reference_ns}"
+        return self._engine.encode(RadarRequest(key=key, scans=tuple(scans), ego_SE3_sensor=mounts, motion=motion))
+
+    def camera_view(self, sensor_name: str, bundle: SensorBundle, motion: EgoMotion) -> CameraView:
+        """How a present camera saw the world, the ego's motion between capture and reference included."""
+        stamp = bundle.hits[sensor_name]
+        frame = self._messages[stamp.index]
+        assert isinstance(frame, CameraFrame)
+        mount = self._rig[sensor_name].ego_SE3_sensor
+        return CameraView(
+            sensor=sensor_name,
+            camera=self._camera_of(frame),
+            reference_SE3_camera=motion.at(stamp.capture_ns) @ mount,
+            age_ns=bundle.age_ns(sensor_name),
+        )
+
+    def _camera_of(self, frame: CameraFrame) -> CameraModel:
+        camera = frame.calibration or self._rig[frame.sensor].camera
+        assert camera is not None
+        return camera

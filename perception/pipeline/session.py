@@ -1,0 +1,237 @@
+"""One drive through the service: what to encode, when to fuse, and how a result is put together."""
+
+from collections import Counter
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from time import monotonic_ns
+
+from perception.config.schema import ServiceConfig
+from perception.core.bundle import DropCause, SensorBundle, Stamp
+from perception.core.errors import PayloadError
+from perception.core.messages import (
+    AnyMessage,
+    CameraFrame,
+    Command,
+    LidarSweep,
+    RadarScan,
+    RouteCommand,
+    SensorMessage,
+    Signal,
+    Unreadable,
+)
+from perception.core.motion import EgoMotion, relative_motion
+from perception.core.ports import Clock, Engine
+from perception.core.results import PerceptionResult, Provenance, SensorStatus
+from perception.core.rig import Modality, SensorRig
+from perception.core.stages import FuseRequest, FusionOutput
+from perception.models.tracker import Tracker
+from perception.pipeline.feature_cache import FeatureCache
+from perception.pipeline.health import SensorHealth
+from perception.sync.ego_estimator import EgoMotionEstimator
+from perception.sync.synchronizer import Synchronizer
+
+MOTION_SPAN_NS = 300_000_000
+"""Ego motion this far around a reference time goes along with a request."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Frame:
+    """One bundle on its way through the engine. received_ns: monotonic time when its last message came in."""
+
+    sequence: int
+    bundle: SensorBundle
+    future: Future[FusionOutput]
+    status: tuple[SensorStatus, ...]
+    motion: EgoMotion
+    dropped: Counter[str]
+    received_ns: int
+
+
+class Session:
+    """Feeds messages to an engine and turns what comes back into results. One drive, one lap, one thread.
+
+    `complete` may run in another thread than `push`, in the order of the frames. With `strict` an unreadable message
+    raises PayloadError instead of being counted.
+    """
+
+    def __init__(
+        self,
+        *,
+        drive_id: str,
+        run_id: str,
+        rig: SensorRig,
+        engine: Engine,
+        config: ServiceConfig,
+        clock: Clock,
+        reference_times: frozenset[int] | None = None,
+        strict: bool = False,
+    ) -> None:
+        self.drive_id = drive_id
+        self.run_id = run_id
+        self._rig = rig
+        self._engine = engine
+        self._clock = clock
+        self._strict = strict
+        self._calibration_hash = rig.calibration_hash()
+        self._synchronizer = Synchronizer(rig, config.sync, reference_times=reference_times)
+        self._estimator = EgoMotionEstimator(rig)
+        self._health = SensorHealth(rig)
+        self._tracker = Tracker(config.tracker)
+        self._route: RouteCommand | None = None
+        self._features = FeatureCache(rig, engine)
+        self._dropped: Counter[str] = Counter()
+        self._previous_motion: EgoMotion | None = None
+        self._pushed = 0
+        self._submitted = 0
+
+    def push(self, message: AnyMessage, *, is_busy: bool = False) -> list[Frame]:
+        """Take one message in arrival order; returns the frames that it made ready.
+
+        With `is_busy` (a live service that cannot keep up) frames are dropped and counted instead.
+        """
+        received_ns = monotonic_ns()
+        self._health.observe(message)
+        self._estimator.observe(message)
+        if isinstance(message, CameraFrame | LidarSweep | RadarScan):
+            bundles = self._push_sensor(message, is_busy)
+        else:
+            if isinstance(message, RouteCommand):
+                self._route = message
+            elif isinstance(message, Unreadable):
+                self._count_unreadable(message)
+            bundles = self._synchronizer.advance(message.arrival_ns)
+        return self._fuse_all(bundles, received_ns, is_busy)
+
+    def finish(self) -> list[Frame]:
+        """No more messages come: close what is open."""
+        frames = self._fuse_all(self._synchronizer.flush(), monotonic_ns(), is_busy=False)
+        self._features.clear()
+        return frames
+
+    def complete(self, frame: Frame, timeout_s: float) -> PerceptionResult:
+        """Wait for a frame's fusion and build its result. Must be called in the order of the frames."""
+        output = frame.future.result(timeout_s)
+        if self._strict and output.failures:
+            raise PayloadError("; ".join(f"{sensor}: {error}" for sensor, error in output.failures.items()))
+        started_ns = monotonic_ns()
+        previous = self._previous_motion
+        moved = relative_motion(previous, frame.motion) if previous is not None else None
+        detections = self._tracker.step(output.detections, frame.bundle.reference_ns, moved)
+        self._previous_motion = frame.motion
+        dropped = frame.dropped + Counter({DropCause.UNREADABLE.value: len(output.failures)})
+        finished_ns = monotonic_ns()
+        latency = {
+            **output.stage_latency_ns,
+            "tracking": finished_ns - started_ns,
+            "since_last_message": finished_ns - frame.received_ns,
+        }
+        info = self._engine.model
+        return PerceptionResult(
+            drive_id=self.drive_id,
+            run_id=self.run_id,
+            sequence=frame.sequence,
+            reference_ns=frame.bundle.reference_ns,
+            published_ns=self._clock.now_ns(),
+            detections=detections,
+            path_hints=output.path_hints,
+            sensors=tuple(_mark_failed(status, output) for status in frame.status),
+            world_SE3_ego=frame.motion.world_SE3_ego,
+            provenance=Provenance(
+                model=info.name,
+                model_hash=info.hash,
+                trained=info.trained,
+                calibration_hash=self._calibration_hash,
+                ego_motion=frame.motion.source,
+                placement=self._engine.placement,
+                deadline_slack_ns=frame.bundle.slack_ns,
+                stage_latency_ns=latency,
+                dropped={cause: count for cause, count in sorted(dropped.items()) if count},
+            ),
+        )
+
+    @property
+    def undelivered(self) -> Counter[str]:
+        """Losses by cause since the last frame: what no result could report."""
+        return +self._dropped
+
+    def _push_sensor(self, message: SensorMessage, is_busy: bool) -> list[SensorBundle]:
+        index = self._pushed
+        self._pushed += 1
+        stamp = Stamp(arrival_ns=message.arrival_ns, index=index, sensor=message.sensor, capture_ns=message.capture_ns)
+        self._features.add(index, message)
+        is_wanted = self._synchronizer.is_wanted(message.sensor, message.capture_ns)
+        bundles = self._synchronizer.push(stamp)
+        if is_busy:
+            return bundles
+        if isinstance(message, CameraFrame) and is_wanted:
+            self._features.encode_camera(index)
+        elif isinstance(message, LidarSweep) and self._synchronizer.is_open(message.sensor, message.capture_ns):
+            self._features.encode_lidar(index, self._motion_at(message.capture_ns))
+        return bundles
+
+    def _fuse_all(self, bundles: list[SensorBundle], received_ns: int, is_busy: bool) -> list[Frame]:
+        for cause, count in self._synchronizer.take_dropped().items():
+            self._dropped[cause.value] += count
+        frames = []
+        for bundle in bundles:
+            if is_busy:
+                self._dropped[DropCause.OVERLOAD.value] += 1
+            else:
+                frames.append(self._fuse(bundle, received_ns))
+        self._features.release(self._synchronizer.take_released())
+        return frames
+
+    def _fuse(self, bundle: SensorBundle, received_ns: int) -> Frame:
+        motion = self._motion_at(bundle.reference_ns)
+        cameras = [sensor.name for sensor in self._rig.of(Modality.CAMERA) if sensor.name in bundle.hits]
+        lidars = [sensor.name for sensor in self._rig.of(Modality.LIDAR) if sensor.name in bundle.hits]
+        radar_ages = [
+            bundle.age_ns(sensor.name) for sensor in self._rig.of(Modality.RADAR) if sensor.name in bundle.hits
+        ]
+        features = [self._features.encode_camera(bundle.hits[name].index) for name in cameras]
+        features += [self._features.encode_lidar(bundle.hits[name].index, motion) for name in lidars]
+        radar = self._features.encode_radars(bundle, motion)
+        if radar is not None:
+            features.append(radar)
+        route = self._route
+        request = FuseRequest(
+            reference_ns=bundle.reference_ns,
+            received_ns=received_ns,
+            cameras=tuple(self._features.camera_view(name, bundle, motion) for name in cameras),
+            lidars=tuple(lidars),
+            lidar_age_ns=tuple(bundle.age_ns(name) for name in lidars),
+            radar_age_ns=sum(radar_ages) // len(radar_ages) if radar_ages else None,
+            speed_mps=motion.speed_mps,
+            yaw_rate_radps=motion.yaw_rate_radps,
+            command=route.command if route else Command.FOLLOW,
+            speed_limit_mps=route.speed_limit_mps if route else None,
+            signal=route.signal if route else Signal.UNKNOWN,
+        )
+        frame = Frame(
+            sequence=self._submitted,
+            bundle=bundle,
+            future=self._engine.fuse(request, features),
+            status=self._health.status(bundle),
+            motion=motion,
+            dropped=self._dropped,
+            received_ns=received_ns,
+        )
+        if radar is not None:
+            self._engine.release([radar])
+        self._submitted += 1
+        self._dropped = Counter()
+        return frame
+
+    def _motion_at(self, reference_ns: int) -> EgoMotion:
+        return self._estimator.motion_at(reference_ns, MOTION_SPAN_NS)
+
+    def _count_unreadable(self, message: Unreadable) -> None:
+        if self._strict:
+            raise PayloadError(f"{message.sensor} at {message.capture_ns}: {message.error}")
+        self._dropped[DropCause.UNREADABLE.value] += 1
+
+
+def _mark_failed(status: SensorStatus, output: FusionOutput) -> SensorStatus:
+    if status.name not in output.failures:
+        return status
+    return replace(status, present=False, age_ns=None, valid=False)

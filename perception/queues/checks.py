@@ -1,0 +1,128 @@
+"""What a queue item must fulfil before it is sent and after it is received, whatever form it has on the way."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.core.errors import QueueError
+from perception.core.geometry import is_rotation
+from perception.core.ports import QueueItem
+from perception.core.results import EndOfRun, PerceptionResult, Provenance
+from perception.core.taxonomy import ATTRIBUTES, CLASSES
+
+MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
+MAX_DETECTIONS = 10_000
+MAX_SENSORS = 1_000
+MAX_WAYPOINTS = 10_000
+MAX_ENTRIES = 1_000
+MAX_TEXT = 4_096
+INT64 = range(-(2**63), 2**63)
+
+
+def check_item(item: QueueItem) -> None:
+    """Raise QueueError naming the first field that is not finite, out of range or absurdly large."""
+    _check_text("drive_id", item.drive_id)
+    _check_text("run_id", item.run_id)
+    if isinstance(item, EndOfRun):
+        _check_count("count", item.count)
+        _check_text("reason", item.reason)
+    else:
+        _check_result(item)
+
+
+def _check_result(result: PerceptionResult) -> None:
+    _check_count("sequence", result.sequence)
+    _check_int64("reference_ns", result.reference_ns)
+    _check_int64("published_ns", result.published_ns)
+    _check_detections(result)
+    hints = result.path_hints
+    _check_size("path_hints", hints.waypoints_m.size // 2, MAX_WAYPOINTS)
+    for name in ("confidence", "waypoints_m", "times_s"):
+        _check_finite(f"path_hints.{name}", getattr(hints, name))
+    _check_share("path_hints.confidence", hints.confidence)
+    _check_number("target_speed_mps", hints.target_speed_mps)
+    _check_size("sensors", len(result.sensors), MAX_SENSORS)
+    for sensor in result.sensors:
+        _check_text("sensors.name", sensor.name)
+        _check_number(f"sensors.frequency_hz of {sensor.name}", sensor.frequency_hz)
+        if sensor.age_ns is not None:
+            _check_int64(f"sensors.age_ns of {sensor.name}", sensor.age_ns)
+    _check_pose(result.world_SE3_ego)
+    _check_provenance(result.provenance)
+
+
+def _check_detections(result: PerceptionResult) -> None:
+    detections = result.detections
+    _check_size("detections", len(detections), MAX_DETECTIONS)
+    for name in ("score", "center_m", "size_m", "yaw_rad", "velocity_mps"):
+        _check_finite(f"detections.{name}", getattr(detections, name))
+    _check_share("detections.score", detections.score)
+    _check_index("detections.label", detections.class_index, 0, len(CLASSES))
+    _check_index("detections.attribute", detections.attribute_index, -1, len(ATTRIBUTES))
+
+
+def _check_pose(world_SE3_ego: NDArray[np.float64] | None) -> None:
+    if world_SE3_ego is None:
+        return
+    if world_SE3_ego.shape != (4, 4):
+        raise QueueError(f"world_SE3_ego must be (4, 4), got {world_SE3_ego.shape}")
+    _check_finite("world_SE3_ego", world_SE3_ego)
+    if not is_rotation(world_SE3_ego[:3, :3]):
+        raise QueueError("the rotation of world_SE3_ego is not orthonormal and right-handed")
+
+
+def _check_provenance(provenance: Provenance) -> None:
+    for name in ("model", "model_hash", "calibration_hash", "placement"):
+        _check_text(f"provenance.{name}", getattr(provenance, name))
+    _check_int64("provenance.deadline_slack_ns", provenance.deadline_slack_ns)
+    _check_entries("provenance.stage_latency_ns", provenance.stage_latency_ns)
+    _check_entries("provenance.dropped", provenance.dropped)
+
+
+def _check_entries(name: str, entries: Mapping[str, int]) -> None:
+    _check_size(name, len(entries), MAX_ENTRIES)
+    for key, value in entries.items():
+        _check_text(name, key)
+        _check_int64(f"{name}.{key}", value)
+
+
+def _check_size(name: str, size: int, limit: int) -> None:
+    if size > limit:
+        raise QueueError(f"{name} has {size} entries; at most {limit} are taken")
+
+
+def _check_text(name: str, text: str) -> None:
+    if len(text) > MAX_TEXT:
+        raise QueueError(f"{name} has {len(text)} characters; at most {MAX_TEXT} are taken")
+
+
+def _check_count(name: str, value: int) -> None:
+    if not 0 <= value < 2**63:
+        raise QueueError(f"{name} must be between 0 and 2^63, got {value}")
+
+
+def _check_int64(name: str, value: int) -> None:
+    if value not in INT64:
+        raise QueueError(f"{name} does not fit in 64 bits: {value}")
+
+
+def _check_number(name: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise QueueError(f"{name} must be finite, got {value}")
+
+
+def _check_finite(name: str, values: NDArray[np.floating]) -> None:
+    if not np.isfinite(values).all():
+        raise QueueError(f"{name} must be finite in every row")
+
+
+def _check_share(name: str, values: NDArray[np.floating]) -> None:
+    if values.size and not (values.min() >= 0 and values.max() <= 1):
+        raise QueueError(f"{name} must lie between 0 and 1, got {values.min()} to {values.max()}")
+
+
+def _check_index(name: str, values: NDArray[np.int64], low: int, high: int) -> None:
+    if values.size and not (values.min() >= low and values.max() < high):
+        raise QueueError(f"{name} must be an index from {low} to {high - 1}, got {values.min()} to {values.max()}")

@@ -1,0 +1,219 @@
+"""Queue items as bytes: the protobuf messages of `perception_result.proto`."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from perception.core.errors import QueueError
+from perception.core.geometry import rotation_to_quaternion, se3_from_quaternion
+from perception.core.motion import MotionSource
+from perception.core.ports import QueueItem
+from perception.core.results import (
+    NO_TRACK,
+    Detections,
+    EndOfRun,
+    PathHints,
+    PerceptionResult,
+    Provenance,
+    SensorStatus,
+)
+from perception.core.rig import Modality
+from perception.core.taxonomy import ATTRIBUTE_INDEX, CLASS_INDEX, NO_ATTRIBUTE
+from perception.queues import perception_result_pb2 as pb
+from perception.queues.checks import MAX_PAYLOAD_BYTES, check_item
+
+SCHEMA = 1
+
+
+def encode(item: QueueItem) -> bytes:
+    """One item as a serialized `QueueItem`. Raises QueueError where `check_item` does."""
+    check_item(item)
+    message = pb.QueueItem(schema=SCHEMA)
+    try:
+        if isinstance(item, EndOfRun):
+            message.end_of_run.CopyFrom(
+                pb.EndOfRun(drive_id=item.drive_id, run_id=item.run_id, count=item.count, reason=item.reason)
+            )
+        else:
+            _fill_result(message.result, item)
+        return message.SerializeToString()
+    except (ValueError, TypeError) as error:
+        raise QueueError(f"{item.drive_id}/{item.run_id}: the item does not fit the wire format: {error}") from None
+
+
+def decode(payload: bytes) -> QueueItem:
+    """The item in a payload from the queue; nothing in it is trusted.
+
+    Raises QueueError where the bytes are not a `QueueItem` of this schema or a field is missing, out of range or
+    not finite.
+    """
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise QueueError(f"a payload of {len(payload)} bytes is no result; at most {MAX_PAYLOAD_BYTES} are taken")
+    message = pb.QueueItem()
+    try:
+        message.ParseFromString(payload)
+    except DecodeError:
+        raise QueueError(f"a payload of {len(payload)} bytes is not a perception.v1.QueueItem") from None
+    if message.schema != SCHEMA:
+        raise QueueError(f"the payload has schema {message.schema}; this reader knows schema {SCHEMA}")
+    kind = message.WhichOneof("item")
+    if kind is None:
+        raise QueueError("the payload holds neither a result nor the end of a run; its writer may be newer")
+    item = _read_end(message.end_of_run) if kind == "end_of_run" else _read_result(message.result)
+    check_item(item)
+    return item
+
+
+def _fill_result(message: pb.PerceptionResult, result: PerceptionResult) -> None:
+    message.drive_id = result.drive_id
+    message.run_id = result.run_id
+    message.sequence = result.sequence
+    message.reference_ns = result.reference_ns
+    message.published_ns = result.published_ns
+    for detection in result.detections:
+        message.detections.add(
+            label=detection.label,
+            score=detection.score,
+            center_m=detection.center_m,
+            size_m=detection.size_m,
+            yaw_rad=detection.yaw_rad,
+            velocity_mps=detection.velocity_mps,
+            attribute=detection.attribute,
+            track_id=detection.track_id,
+        )
+    hints = result.path_hints
+    times = hints.times_s.tolist()
+    for confidence, waypoints in zip(hints.confidence.tolist(), hints.waypoints_m.tolist(), strict=True):
+        hint = message.path_hints.add(confidence=confidence, times_s=times)
+        for x, y in waypoints:
+            hint.waypoints_m.add(x=x, y=y)
+    message.target_speed_mps = hints.target_speed_mps
+    for sensor in result.sensors:
+        message.sensors.add(
+            name=sensor.name,
+            modality=sensor.modality.value,
+            present=sensor.present,
+            age_ns=sensor.age_ns,
+            alive=sensor.alive,
+            valid=sensor.valid,
+            frequency_hz=sensor.frequency_hz,
+        )
+    if result.world_SE3_ego is not None:
+        message.world_SE3_ego.position_m.extend(result.world_SE3_ego[:3, 3].tolist())
+        message.world_SE3_ego.quaternion_wxyz.extend(rotation_to_quaternion(result.world_SE3_ego[:3, :3]).tolist())
+    _fill_provenance(message.provenance, result.provenance)
+
+
+def _fill_provenance(message: pb.Provenance, provenance: Provenance) -> None:
+    message.model = provenance.model
+    message.model_hash = provenance.model_hash
+    message.trained = provenance.trained
+    message.calibration_hash = provenance.calibration_hash
+    message.ego_motion = provenance.ego_motion.value
+    message.placement = provenance.placement
+    message.deadline_slack_ns = provenance.deadline_slack_ns
+    message.stage_latency_ns.update(provenance.stage_latency_ns)
+    message.dropped.update(provenance.dropped)
+
+
+def _read_end(message: pb.EndOfRun) -> EndOfRun:
+    return EndOfRun(drive_id=message.drive_id, run_id=message.run_id, count=message.count, reason=message.reason)
+
+
+def _read_result(message: pb.PerceptionResult) -> PerceptionResult:
+    try:
+        return PerceptionResult(
+            drive_id=message.drive_id,
+            run_id=message.run_id,
+            sequence=message.sequence,
+            reference_ns=message.reference_ns,
+            published_ns=message.published_ns,
+            detections=_read_detections(message.detections),
+            path_hints=_read_hints(message.path_hints, message.target_speed_mps),
+            sensors=tuple(_read_sensor(sensor) for sensor in message.sensors),
+            world_SE3_ego=_read_pose(message.world_SE3_ego) if message.HasField("world_SE3_ego") else None,
+            provenance=_read_provenance(message.provenance),
+        )
+    except ValueError as error:
+        raise QueueError(f"result {message.sequence} of run {message.run_id!r} is malformed: {error}") from None
+
+
+def _read_detections(messages: Sequence[pb.Detection]) -> Detections:
+    columns: tuple[list[int], list[int], list[int]] = ([], [], [])
+    numbers: list[float] = []
+    for message in messages:
+        columns[0].append(_index("label", CLASS_INDEX, message.label))
+        columns[1].append(
+            _index("attribute", ATTRIBUTE_INDEX, message.attribute) if message.HasField("attribute") else NO_ATTRIBUTE
+        )
+        columns[2].append(message.track_id if message.HasField("track_id") else NO_TRACK)
+        center, size, velocity = message.center_m, message.size_m, message.velocity_mps
+        if len(center) != 3 or len(size) != 3 or len(velocity) != 2:
+            raise ValueError("a detection needs 3 numbers in center_m, 3 in size_m and 2 in velocity_mps")
+        numbers += (message.score, *center, *size, message.yaw_rad, *velocity)
+    rows = np.array(numbers, dtype=np.float32).reshape(len(messages), 10)
+    return Detections(
+        class_index=np.array(columns[0], dtype=np.int64),
+        score=rows[:, 0],
+        center_m=rows[:, 1:4],
+        size_m=rows[:, 4:7],
+        yaw_rad=rows[:, 7],
+        velocity_mps=rows[:, 8:10],
+        attribute_index=np.array(columns[1], dtype=np.int64),
+        track_id=np.array(columns[2], dtype=np.int64),
+    )
+
+
+def _index(field: str, known: dict[str, int], name: str) -> int:
+    if name not in known:
+        raise ValueError(f"{field} {name[:40]!r} is none of {', '.join(known)}")
+    return known[name]
+
+
+def _read_hints(messages: Sequence[pb.PathHint], target_speed_mps: float) -> PathHints:
+    times = list(messages[0].times_s) if messages else []
+    points: list[float] = []
+    for message in messages:
+        if len(message.waypoints_m) != len(times) or list(message.times_s) != times:
+            raise ValueError("every path hint needs the same times_s, one for each waypoint")
+        for point in message.waypoints_m:
+            points += (point.x, point.y)
+    return PathHints(
+        confidence=np.array([message.confidence for message in messages], dtype=np.float32),
+        waypoints_m=np.array(points, dtype=np.float32).reshape(len(messages), len(times), 2),
+        times_s=np.array(times, dtype=np.float32),
+        target_speed_mps=target_speed_mps,
+    )
+
+
+def _read_sensor(message: pb.SensorStatus) -> SensorStatus:
+    return SensorStatus(
+        name=message.name,
+        modality=Modality(message.modality),
+        present=message.present,
+        age_ns=message.age_ns if message.HasField("age_ns") else None,
+        alive=message.alive,
+        valid=message.valid,
+        frequency_hz=message.frequency_hz,
+    )
+
+
+def _read_pose(message: pb.Pose) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    if len(message.position_m) != 3 or len(message.quaternion_wxyz) != 4:
+        raise ValueError("world_SE3_ego needs 3 numbers in position_m and 4 in quaternion_wxyz")
+    return se3_from_quaternion(list(message.quaternion_wxyz), list(message.position_m))
+
+
+def _read_provenance(message: pb.Provenance) -> Provenance:
+    return Provenance(
+        model=message.model,
+        model_hash=message.model_hash,
+        trained=message.trained,
+        calibration_hash=message.calibration_hash,
+        ego_motion=MotionSource(message.ego_motion),
+        placement=message.placement,
+        deadline_slack_ns=message.deadline_slack_ns,
+        stage_latency_ns=dict(message.stage_latency_ns),
+        dropped=dict(message.dropped),
+    )

@@ -1,0 +1,53 @@
+"""Starts Ray inside this process's machine, closed to strangers, or joins a running cluster."""
+
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from perception.core.errors import EngineError
+
+OBJECT_STORE_BYTES = 512 * 1024 * 1024
+
+
+@contextmanager
+def ray_cluster(address: str | None = None, *, num_cpus: int | None = None) -> Iterator[None]:
+    """Ray for the length of a `with` block.
+
+    Without `address` an embedded Ray starts: this machine only, no dashboard, `num_cpus` cores (all if None). Some of
+    its ports listen on every interface whatever we ask for, so nobody gets in without a token that is made anew each
+    time and known to its own processes only. With `address` (`ray://host:port`, `host:port`, `auto`) a running cluster
+    is joined; its token, if it has one, is taken from Ray's own environment variables. Raises EngineError where that
+    fails.
+    """
+    if ray.is_initialized():
+        raise EngineError("Ray is running in this process already; close it first")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray would hide the GPUs from actors that ask for none; placement decides that, not Ray.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address is None:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    try:
+        if address is None:
+            ray.init(
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=False,
+                _node_ip_address="127.0.0.1",
+            )
+        else:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+    except (ConnectionError, RuntimeError, OSError, TimeoutError, ValueError) as error:
+        target = f"join the Ray cluster at {address}" if address else "start Ray"
+        raise EngineError(f"cannot {target}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,61 @@
+"""The controllers that turn a path and a speed into steering and acceleration."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.ego import VehicleSpec, VehicleState
+from sim.path import Path
+
+F64 = NDArray[np.float64]
+
+PREVIEW_S = 0.25
+"""The wheels turn at a limited rate, so the bend this far ahead counts."""
+HEADING_GAIN_PER_M = 0.55
+OFFSET_GAIN_PER_M2 = 0.10
+MAX_APPROACH_RAD = 0.35
+"""Steepest angle at which a car off its path comes back to it."""
+
+TIME_GAP_S = 1.5
+STANDSTILL_GAP_M = 3.0
+FREE_EXPONENT = 4
+
+
+def steer_along(path: Path, s_m: float, offset_m: float, state: VehicleState, spec: VehicleSpec) -> float:
+    """Front wheel angle that brings the rear axle back to a path and keeps it there.
+
+    Feedback of offset and heading on the rear axle with the path's own curvature ahead (Paden et al., "A survey of
+    motion planning and control techniques for self-driving urban vehicles", 2016, V.A.2), the gains falling with speed.
+    """
+    preview = PREVIEW_S * state.speed_mps
+    _, heading, curvature = path.at(np.array([s_m, s_m + preview]))
+    error = math.remainder(state.yaw_rad - float(heading[0]), 2 * math.pi)
+    calm = 1.0 / (1.0 + (state.speed_mps / 12.0) ** 2)
+    heading_gain, offset_gain = HEADING_GAIN_PER_M * math.sqrt(calm), OFFSET_GAIN_PER_M2 * calm
+    approach = min(max(offset_m * offset_gain / heading_gain, -MAX_APPROACH_RAD), MAX_APPROACH_RAD)
+    # The feed-forward fades where the car is far off: the bend is then not its own.
+    bend = float(curvature[1]) * math.cos(error) / max(0.4, 1.0 - float(curvature[1]) * offset_m)
+    return math.atan(spec.wheelbase_m * (bend - heading_gain * (error + approach)))
+
+
+def idm(speed_mps: float, wanted_mps: float, gap_m: float, leader_mps: float, spec: VehicleSpec) -> float:
+    """Acceleration behind a leader `gap_m` ahead, or freely where the gap is infinite.
+
+    Treiber, Hennecke, Helbing: "Congested traffic states in empirical observations and microscopic simulations", 2000.
+    """
+    acceleration, braking = spec.max_acceleration_mps2 * 0.8, spec.comfort_deceleration_mps2 * 0.7
+    if speed_mps <= wanted_mps:
+        free = acceleration * (1 - (speed_mps / max(wanted_mps, 0.1)) ** FREE_EXPONENT)
+    else:
+        free = -braking * min(2.0, (speed_mps - wanted_mps) / 2.0)
+    if not math.isfinite(gap_m):
+        return free
+    closing = speed_mps * (speed_mps - leader_mps) / (2 * math.sqrt(acceleration * braking))
+    desired = STANDSTILL_GAP_M + max(0.0, speed_mps * TIME_GAP_S + closing)
+    return min(free, acceleration * (1 - (desired / max(gap_m, 0.1)) ** 2))
+
+
+def stop_in(speed_mps: float, distance_m: float) -> float:
+    """Constant acceleration (negative) that ends at standstill after `distance_m`."""
+    return -speed_mps * speed_mps / (2 * max(distance_m, 0.05))

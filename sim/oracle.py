@@ -1,0 +1,138 @@
+"""The driver that knows the truth: the upper bound of what driving by perception can reach."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.core.messages import Signal
+from sim.control import STANDSTILL_GAP_M, idm, steer_along, stop_in
+from sim.ego import DriveTarget
+from sim.obstacles import Obstacles
+from sim.situation import Situation
+
+F64 = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+TIMES_S = np.array([0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5, 6.0])
+CHOICES_MPS2 = np.array([2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0, -8.0])
+SIGHT_M = 90.0
+SIDE_MARGIN_M = 0.35
+LINE_GAP_M = 1.0
+"""Where it stops before a stop line."""
+COMFORT_STOP_MPS2 = 3.0
+"""A yellow light is passed where stopping would take more."""
+YIELDING_MPS2 = 3.0
+"""Who must give way is trusted to, as long as braking harder than this is not needed for it."""
+PARALLEL_SINE = 0.35
+SAME_WAY_S, ONCOMING_S, PRIORITY_S = 2.5, 1.5, 3.0
+"""How far the straight prediction of traffic beside the path is believed."""
+
+
+class OracleDriver:
+    """Follows the route's line at the speed that bends, leaders, lights and crossing traffic allow."""
+
+    def act(self, situation: Situation) -> DriveTarget:
+        state, spec = situation.state, situation.spec
+        others = situation.obstacles.near(np.array([state.x_m, state.y_m]), SIGHT_M)
+        wanted = situation.wanted_speed()
+        stations = np.arange(-spec.rear_overhang_m, min(SIGHT_M, 25.0 + 6.0 * state.speed_mps), 1.0)
+        line, heading, _ = situation.path.at(situation.s_m + stations)
+        taken = others.occupied(line, spec.width_m / 2 + SIDE_MARGIN_M, TIMES_S)
+        is_leader = _is_ahead_now(taken, stations, spec.front_m)
+        acceleration = idm(state.speed_mps, wanted, math.inf, 0.0, spec)
+        acceleration = min(acceleration, _behind_leaders(situation, others, taken, stations, heading, is_leader))
+        acceleration = min(acceleration, _before_line(situation))
+        crossing = _crossing(situation, others, taken, heading, ~is_leader & _is_seen(situation, others))
+        acceleration = _clear_of(crossing, stations, acceleration, situation)
+        steer = steer_along(situation.path, situation.s_m, situation.offset_m, state, spec)
+        return DriveTarget(steer_rad=steer, acceleration_mps2=acceleration)
+
+
+def _is_ahead_now(taken: Mask, stations: F64, front_m: float) -> Mask:
+    """(K,): True for who stands or drives on the path ahead of the bumper now."""
+    here = taken[:, 0] & (stations > front_m)
+    is_ahead: Mask = np.any(here, axis=1)
+    return is_ahead
+
+
+def _is_seen(situation: Situation, others: Obstacles) -> Mask:
+    """(K,): False for who follows behind: keeping the distance is then their part."""
+    state, spec = situation.state, situation.spec
+    away = others.center_m - np.array([state.x_m, state.y_m])
+    forward = np.array([math.cos(state.yaw_rad), math.sin(state.yaw_rad)])
+    same_way = np.cos(others.yaw_rad - state.yaw_rad) > 0.5
+    is_behind = (away @ forward) + others.half_m[:, 0] < spec.front_m
+    is_seen: Mask = ~(is_behind & same_way & (np.abs(away @ np.array([-forward[1], forward[0]])) < 1.5))
+    return is_seen
+
+
+def _behind_leaders(
+    situation: Situation, others: Obstacles, taken: Mask, stations: F64, heading: F64, is_leader: Mask
+) -> float:
+    state, spec = situation.state, situation.spec
+    lowest = math.inf
+    for k in np.flatnonzero(is_leader):
+        first = int(np.argmax(taken[k, 0] & (stations > spec.front_m)))
+        gap = float(stations[first]) - spec.front_m + spec.width_m / 2
+        along = float(others.velocity_mps[k] @ np.array([math.cos(heading[first]), math.sin(heading[first])]))
+        lowest = min(lowest, idm(state.speed_mps, max(state.speed_mps, 1.0), gap, max(0.0, along), spec))
+    return lowest
+
+
+def _before_line(situation: Situation) -> float:
+    """Acceleration that stops at the line of a red light, or of a yellow one that can still be obeyed."""
+    ahead, state = situation.ahead, situation.state
+    room = ahead.line_m - situation.spec.front_m - LINE_GAP_M
+    if ahead.signal not in (Signal.RED, Signal.YELLOW) or room < -2.0 * LINE_GAP_M:
+        return math.inf
+    if ahead.signal is Signal.YELLOW and stop_in(state.speed_mps, room) < -COMFORT_STOP_MPS2:
+        return math.inf
+    gap = max(room, 0.0) + STANDSTILL_GAP_M
+    smooth = idm(state.speed_mps, max(state.speed_mps, 1.0), gap, 0.0, situation.spec)
+    return smooth if state.speed_mps > 0.5 or room > 0.5 else min(smooth, -1.0)
+
+
+def _crossing(situation: Situation, others: Obstacles, taken: Mask, heading: F64, is_relevant: Mask) -> Mask:
+    """(T, J): where and when the path is taken by somebody who is not on it now."""
+    relevant = taken & is_relevant[:, None, None]
+    meets = relevant.any(axis=(1, 2))
+    who = np.flatnonzero(meets)
+    if len(who) == 0:
+        return np.zeros(taken.shape[1:], dtype=bool)
+    first_time = TIMES_S[np.argmax(relevant[who].any(axis=2), axis=1)]
+    first_place = np.argmax(relevant[who].any(axis=1), axis=1)
+    turn = others.yaw_rad[who] - heading[first_place]
+    is_beside = (np.abs(np.sin(turn)) < PARALLEL_SINE) & ~others.is_on_foot[who]
+    believed = np.where(is_beside, np.where(np.cos(turn) > 0, SAME_WAY_S, ONCOMING_S), TIMES_S[-1])
+    if situation.ahead.has_priority:
+        room = np.maximum(others.speed_mps[who] * first_time, 0.1)
+        can_yield = others.speed_mps[who] ** 2 / (2 * room) < YIELDING_MPS2
+        believed = np.where(can_yield & ~others.is_on_foot[who], 0.0, believed)
+    counts = relevant[who] & (TIMES_S[None, :, None] <= believed[:, None, None])
+    together: Mask = np.any(counts, axis=0)
+    return together
+
+
+def _clear_of(crossing: Mask, stations: F64, wished: float, situation: Situation) -> float:
+    """The highest acceleration up to `wished` that meets nobody, else the one that meets them last."""
+    if not crossing.any():
+        return wished
+    state, spec = situation.state, situation.spec
+    choices = np.concatenate([[wished], CHOICES_MPS2[wished > CHOICES_MPS2]])
+    # Who comes early or late by a step must not be met either.
+    wide = crossing.copy()
+    wide[1:] |= crossing[:-1]
+    wide[:-1] |= crossing[1:]
+    stop = np.where(choices < 0, -state.speed_mps / np.minimum(choices, -1e-6), math.inf)
+    moving = np.minimum(TIMES_S[None], stop[:, None])
+    travel = state.speed_mps * moving + choices[:, None] * moving**2 / 2
+    low = travel - spec.rear_overhang_m - 0.5
+    high = travel + spec.front_m + 1.0 + 0.15 * state.speed_mps
+    is_over = (stations >= low[..., None]) & (stations <= high[..., None])
+    is_met = (is_over & wide).any(axis=2)
+    is_free = ~is_met.any(axis=1)
+    if is_free.any():
+        return float(choices[np.argmax(is_free)])
+    when = np.argmax(is_met, axis=1)
+    return float(choices[len(when) - 1 - int(np.argmax(when[::-1]))])

@@ -1,0 +1,127 @@
+"""Lamps at night: headlamps of the ego and of others, street lamps, lit windows, signals."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.scene import MATERIAL_INDEX, EgoPose, Mesh
+from sim.sensors.tracks import ActorTracks
+from sim.weather import Weather
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+U8 = NDArray[np.uint8]
+
+MAX_BEAMS: Final = 8
+MAX_STREET_LAMPS: Final = 10
+LAMP_REACH_M: Final = 60.0
+EGO_LAMP_M: Final = (3.6, 0.0, 0.68)
+"""Where the ego's headlamps are taken to sit, both as one, in the ego frame."""
+
+_BEAM_BGR: Final = np.array([0.80, 0.94, 1.0], dtype=np.float32)
+_STREET_BGR: Final = np.array([0.42, 0.75, 1.0], dtype=np.float32)
+_WARM: Final = MATERIAL_INDEX["window"]
+_HEADLIGHT, _TAILLIGHT = MATERIAL_INDEX["headlight"], MATERIAL_INDEX["taillight"]
+SIGNAL_MATERIALS: Final = tuple(MATERIAL_INDEX[name] for name in ("lamp_red", "lamp_yellow", "lamp_green"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Lamps:
+    """beam_m, beam_direction: (3, B) headlamps. street_m: (3, S) street lamps, shining down. All float32, world."""
+
+    beam_m: F32
+    beam_direction: F32
+    street_m: F32
+
+    @classmethod
+    def none(cls) -> "Lamps":
+        empty = np.zeros((3, 0), dtype=np.float32)
+        return cls(beam_m=empty, beam_direction=empty, street_m=empty)
+
+    @classmethod
+    def near(cls, ego: EgoPose, tracks: ActorTracks, front_m: F64, street_m: F64) -> "Lamps":
+        """Lamps that matter around the ego. front_m: (K,) headlamps ahead of each actor's origin, nan for none.
+
+        street_m: (S, 3) all street lamps of the world.
+        """
+        at = ego.world_SE3_ego
+        beams = [at[:3, :3] @ np.array(EGO_LAMP_M) + at[:3, 3]]
+        aims = [at[:3, 0]]
+        position = tracks.position_m[tracks.middle]
+        away = np.linalg.norm(position - at[:3, 3], axis=1)
+        shining = np.flatnonzero(np.isfinite(front_m) & (away < LAMP_REACH_M))
+        for k in shining[np.argsort(away[shining], kind="stable")][: MAX_BEAMS - 1]:
+            rotation = tracks.rotation[tracks.middle, k]
+            beams.append(position[k] + rotation @ np.array([front_m[k] + 0.1, 0.0, 0.7]))
+            aims.append(rotation[:, 0])
+        off = np.linalg.norm(street_m[:, :2] - at[:2, 3], axis=1)
+        street = street_m[np.argsort(off, kind="stable")[:MAX_STREET_LAMPS]]
+        return cls(
+            beam_m=np.array(beams, dtype=np.float32).T,
+            beam_direction=np.array(aims, dtype=np.float32).T,
+            street_m=street.T.astype(np.float32),
+        )
+
+    def add_to(self, light: F32, position_m: F32, normal: F32, gain: F32) -> None:
+        """Add what the lamps cast on surface points (3, N) to `light` (3, N). gain: (N,) for surfaces that throw back."""
+        for b in range(self.beam_m.shape[1]):
+            to = position_m - self.beam_m[:, b : b + 1]
+            far2 = np.einsum("in,in->n", to, to)
+            rows = np.flatnonzero((far2 < LAMP_REACH_M**2) & (self.beam_direction[:, b] @ to > 0))
+            strength = self._beam(to[:, rows], normal[:, rows], far2[rows], self.beam_direction[:, b])
+            light[:, rows] += _BEAM_BGR[:, None] * (strength * gain[rows])
+        for s in range(self.street_m.shape[1]):
+            to = self.street_m[:, s : s + 1] - position_m
+            far2 = np.einsum("in,in->n", to, to)
+            rows = np.flatnonzero((far2 < 30.0**2) & (to[2] > 0))
+            away = np.sqrt(far2[rows]) + np.float32(0.5)
+            cosine = np.clip(np.einsum("in,in->n", to[:, rows], normal[:, rows]) / away, 0, 1)
+            light[:, rows] += _STREET_BGR[:, None] * (np.float32(20.0) * cosine * to[2, rows] / (away * away * away))
+
+    @staticmethod
+    def _beam(to: F32, normal: F32, far2: F32, aim: F32) -> F32:
+        """Strength (N,) of a dipped beam: wide to the sides, cut off just below the horizon."""
+        away = np.sqrt(far2) + np.float32(0.3)
+        side = (to[1] * aim[0] - to[0] * aim[1]) / away
+        rise = to[2] / away
+        cut = 1 / (1 + np.exp(np.clip((rise + np.float32(0.008)) * 220, -30, 30)))
+        pattern = np.exp(-((side / np.float32(0.30)) ** 2)) * np.exp(-((rise / np.float32(0.16)) ** 2))
+        pattern *= np.float32(0.04) + np.float32(0.96) * cut
+        cosine = np.abs(np.einsum("in,in->n", to, normal)) / away
+        # Real beams aim far ahead: less is lost with distance than from a bare bulb.
+        strength: F32 = np.float32(60.0) * pattern * np.sqrt(cosine) / (far2 + np.float32(12.0))
+        return strength
+
+
+def glow_of(material: U8, place: I64, lit_signal: U8, weather: Weather) -> F32:
+    """Strength (N,) of light that surfaces send out themselves.
+
+    place: (N,) a number for each window. lit_signal: (N,) the lamp material that shines on the actor there, 255 for none.
+    """
+    glow = np.zeros(len(material), dtype=np.float32)
+    is_signal = material == lit_signal
+    dark = weather.is_dark
+    glow[is_signal] = 4.0 if dark else 2.2
+    glow[material == _HEADLIGHT] = 9.0 if dark else 0.35
+    glow[material == _TAILLIGHT] = 2.2 if dark else 0.10
+    if dark:
+        window = np.flatnonzero(material == _WARM)
+        lot = (place[window] * 2654435761 >> 7) % 97
+        glow[window] = np.where(lot < 34, np.float32(1.0) + lot.astype(np.float32) / 30, np.float32(0))
+    return glow
+
+
+def street_lamps(scenery: Mesh) -> F64:
+    """Places (S, 3) of street lamps: lamp heads in the scenery, triangles of one head taken together."""
+    rows = np.flatnonzero(np.isin(scenery.material, SIGNAL_MATERIALS))
+    if len(rows) == 0:
+        return np.zeros((0, 3))
+    center = scenery.vertices_m[scenery.triangles[rows]].astype(np.float64).mean(axis=1)
+    cell = np.floor(center[:, :2] / 2.0).astype(np.int64)
+    _, first, group = np.unique(cell, axis=0, return_index=True, return_inverse=True)
+    total = np.zeros((len(first), 3))
+    np.add.at(total, group.ravel(), center)
+    return total / np.bincount(group.ravel())[:, None]
