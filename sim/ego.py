@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from perception.core.geometry import se3_from_yaw
 from sim.scene import EgoPose
+from sim.settings import EgoBody
 
 F64 = NDArray[np.float64]
 
@@ -28,9 +29,9 @@ class VehicleSpec:
 
     length_m: float = 4.6
     width_m: float = 1.85
-    height_m: float = 1.6
-    wheelbase_m: float = 2.8
-    rear_overhang_m: float = 0.95
+    height_m: float = 1.5
+    wheelbase_m: float = 2.75
+    rear_overhang_m: float = 0.9
     max_steer_rad: float = 0.6
     max_steer_rate_radps: float = 0.7
     max_acceleration_mps2: float = 2.5
@@ -38,6 +39,16 @@ class VehicleSpec:
     max_deceleration_mps2: float = 8.0
     max_jerk_mps3: float = 8.0
     emergency_jerk_mps3: float = 40.0
+
+    @classmethod
+    def of(cls, body: EgoBody) -> "VehicleSpec":
+        return cls(
+            length_m=body.length_m,
+            width_m=body.width_m,
+            height_m=body.height_m,
+            wheelbase_m=body.wheelbase_m,
+            rear_overhang_m=body.length_m - body.front_m,
+        )
 
     @property
     def front_m(self) -> float:

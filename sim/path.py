@@ -27,8 +27,10 @@ class Path:
     limit_mps: F64
 
     @classmethod
-    def along(cls, line_m: F64, limit_mps: F64 | float) -> "Path":
+    def along(cls, line_m: F64, limit_mps: F64 | float, smoothing_m: float = SMOOTHING_M) -> "Path":
         """Resample and smooth a polyline (M, 2+) with its speed limit (M,) or one for all.
+
+        Arc lengths stay those of the polyline.
 
         Raises ValueError where the line is shorter than two steps.
         """
@@ -41,7 +43,7 @@ class Path:
             raise ValueError(f"a path needs at least {2 * STEP_M} m of line, got {along[-1]:.2f} m")
         s = np.linspace(0.0, along[-1], max(3, round(along[-1] / STEP_M) + 1))
         raw = np.stack([np.interp(s, along, line[:, i]) for i in (0, 1)], axis=1)
-        points = _smooth(raw)
+        points = _smooth(raw, smoothing_m)
         nearest = np.clip(np.searchsorted(along, s, side="right") - 1, 0, len(limits) - 1)
         step = np.linalg.norm(np.gradient(points, axis=0), axis=1)
         tangent = np.gradient(points, axis=0)
@@ -117,11 +119,11 @@ def speed_profile(path: Path, lateral_mps2: float, deceleration_mps2: float, end
     return profile
 
 
-def _smooth(points: F64) -> F64:
+def _smooth(points: F64, width_m: float) -> F64:
     """Filter a line of even steps; its ends stay where they are."""
-    reach = round(4 * SMOOTHING_M / STEP_M)
+    reach = round(4 * width_m / STEP_M)
     before = points[0] - (points[1] - points[0]) * np.arange(reach, 0, -1)[:, None]
     after = points[-1] + (points[-1] - points[-2]) * np.arange(1, reach + 1)[:, None]
     padded = np.concatenate([before, points, after])
-    smoothed: F64 = gaussian_filter1d(padded, SMOOTHING_M / STEP_M, axis=0)[reach:-reach]
+    smoothed: F64 = gaussian_filter1d(padded, width_m / STEP_M, axis=0)[reach:-reach]
     return smoothed

@@ -126,7 +126,7 @@ class LidarConfig(Settings):
     is_clockwise: bool = True
     min_range_m: PositiveFloat = 0.9
     max_range_m: Annotated[float, Field(gt=0, le=400)] = 100.0
-    diffuse_range_m: PositiveFloat = 90.0
+    diffuse_range_m: PositiveFloat = 200.0
     """Where a wall of reflectivity 0.5 that faces the lidar is seen half the time."""
     range_noise_m: Annotated[float, Field(ge=0, le=1)] = 0.02
     drop_share: Annotated[float, Field(ge=0, le=0.5)] = 0.02

@@ -9,16 +9,19 @@ from perception.config.load import load_settings
 from perception.config.paths import config_dir, find_config
 from perception.config.schema import Settings
 from sim.maps.catalog import map_names
+from sim.settings import EgoBody, ScenerySettings, TrafficSettings, WorldSettings
+from sim.weather import WeatherConfig
+
+DriverName = Literal["oracle", "hints", "constant"]
 
 
 class StartConfig(Settings):
     """Where a closed-loop ego begins beside its path, to record how it comes back."""
 
     offset_m: Annotated[float, Field(ge=-3, le=3)] = 0.0
-    """Sideways from the lane's middle, left positive."""
+    """Sideways from the middle of the lane, left positive."""
     heading_rad: Annotated[float, Field(ge=-0.5, le=0.5)] = 0.0
-    speed_mps: Annotated[float, Field(ge=0, le=40)] | None = None
-    """None: what the world gives the ego at the start of its route."""
+    speed_mps: Annotated[float, Field(ge=0, le=40)] = 0.0
 
 
 class ScenarioConfig(Settings):
@@ -28,19 +31,21 @@ class ScenarioConfig(Settings):
     """A shipped map, or the path of a SUMO network or OpenDRIVE file."""
     rig: str = "tiny"
     """A shipped rig or the path of a .yaml file."""
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
     duration_s: PositiveFloat = 20.0
-    traffic: Annotated[float, Field(ge=0, le=4)] = 1.0
-    """Density of traffic: 0 none, 1 usual for the map, 2 twice as much."""
-    weather: str = "clear_day"
-    driver: Literal["oracle", "hints", "constant"] = "oracle"
-    """Who drives in the closed loop."""
     loop: Literal["open", "lockstep", "async"] = "open"
     """`open`: the traffic simulation drives the ego. `lockstep`: the world waits for each result. `async`: a result
     takes effect after its measured latency."""
     latency_ms: Annotated[float, Field(ge=0, le=5000)] | None = None
     """For `async`: this latency in place of the measured one, so that a drive can be repeated."""
+    driver: DriverName = "oracle"
+    """Who drives in the closed loop."""
     start: StartConfig = StartConfig()
+    weather: WeatherConfig = WeatherConfig()
+    traffic: TrafficSettings = TrafficSettings()
+    scenery: ScenerySettings = ScenerySettings()
+    ego: EgoBody = EgoBody()
+    route_length_m: Annotated[float, Field(ge=50, le=100_000)] = 10_000.0
 
     @field_validator("map")
     @classmethod
@@ -48,6 +53,17 @@ class ScenarioConfig(Settings):
         if name not in map_names() and not name.endswith((".xml", ".xml.gz", ".xodr")):
             raise ValueError(f"no such map; shipped: {', '.join(map_names())}; or a .net.xml or .xodr file")
         return name
+
+    @property
+    def world(self) -> WorldSettings:
+        return WorldSettings(
+            map=self.map,
+            seed=self.seed,
+            traffic=self.traffic,
+            scenery=self.scenery,
+            ego=self.ego,
+            route_length_m=self.route_length_m,
+        )
 
 
 def scenario_names() -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from perception.queues.open import subscribe
 DEFAULT_URL = "zenoh:perception/results"
 
 
-class StartType(click.ParamType):
+class StartType(click.ParamType[Start]):
     """`earliest`, `latest` or a sequence number."""
 
     name = "START"

@@ -29,8 +29,10 @@ class ReplayDisplay:
         self._quiet = quiet
         self._span = source.span_ns
         total = (self._span[1] - self._span[0]) / 1e9 if self._span else None
+        self._frames = self._lost = 0
+        self._latencies_ms: list[float] = []
+        self._began = self._last_line = time.monotonic()
         self._task = progress.add_task("replay", total=total, line="starting") if progress else None
-        self._begin_lap()
 
     def started(self, engine: Engine, config: ServiceConfig) -> None:
         """The engine runs: say what the user should know before results come."""
@@ -70,9 +72,8 @@ class ReplayDisplay:
         self._begin_lap()
 
     def _begin_lap(self) -> None:
-        self._frames = 0
-        self._lost = 0
-        self._latencies_ms: list[float] = []
+        self._frames = self._lost = 0
+        self._latencies_ms = []
         self._began = self._last_line = time.monotonic()
 
     def _line(self) -> str:

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import sys
 
 import click
@@ -43,7 +44,8 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Entry point of the `perception` script."""
+    """Entry point of the `perception` script. A SIGTERM ends it as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.Exit as done:

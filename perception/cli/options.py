@@ -13,7 +13,7 @@ from perception.config.schema import ServiceConfig
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class RateType(click.ParamType):
+class RateType(click.ParamType[float]):
     """`max` or a positive multiple of real time."""
 
     name = "RATE"

@@ -65,7 +65,7 @@ class PictureWriter:
             cameras=[self._camera(m, result, motion) for m in used.values() if isinstance(m, CameraFrame)],
             lidar_m=np.concatenate([empty, *points]),
             radar_m=np.concatenate([empty, *(r.points_ego_m for r in returns)]),
-            radial_mps=np.concatenate([empty[:, 0], *(_range_rate(r) for r in returns)]),
+            radial_mps=np.concatenate([empty[:, 0], *(r.compensated_mps for r in returns)]),
             labels=self._source.labels(result.reference_ns),
         )
 
@@ -84,12 +84,3 @@ class PictureWriter:
 
     def _find(self, sensor: str, capture_ns: int) -> AnyMessage | None:
         return next((m for m in reversed(self._kept.get(sensor, ())) if m.capture_ns == capture_ns), None)
-
-
-def _range_rate(scan: CompensatedScan) -> NDArray[np.float32]:
-    """Range rate (N,) over ground, seen from the ego's origin."""
-    flat = scan.points_ego_m[:, :2]
-    rate: NDArray[np.float32] = np.sum(scan.velocity_mps * flat, axis=1) / np.maximum(
-        np.hypot(flat[:, 0], flat[:, 1]), 1e-3
-    )
-    return rate

@@ -37,7 +37,9 @@ class SyncConfig(Settings):
     max_open: Annotated[int, Field(ge=1, le=256)] = 8
     """Bundles open at once; the oldest is closed when one more opens."""
     max_jump_s: PositiveFloat = 10.0
-    """A capture time further than this from the sensor's last one is a clock jump: the sensor starts afresh."""
+    """Captures that fall this far behind their arrival, or arrivals that go back by this, are off the common clock (so
+    are captures ahead of it by a second). They are dropped until most sensors agree on a new clock. Also how long a
+    timer stands in when every sensor is silent: a longer hole is a pause of the drive."""
     sensors: dict[str, SensorSync] = Field(default_factory=dict)
 
 

@@ -20,9 +20,11 @@ class Stamp:
 
 class CloseReason(StrEnum):
     COMPLETE = "complete"
+    """Nothing better can come: each sensor hit, passed the time without a message near it, or is silent."""
     DEADLINE = "deadline"
+    """Its time was up, or too many younger bundles were open."""
     FLUSHED = "flushed"
-    """The drive ended while sensors were still awaited."""
+    """The drive ended, or its clock jumped, while sensors were still awaited."""
 
 
 class DropCause(StrEnum):

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.core.distortion import BrownDistortion, FisheyeDistortion
 from perception.core.geometry import is_rotation
 
 Float = NDArray[np.float64]
-
-UNDISTORT_ITERATIONS = 20
 
 
 class Projection(StrEnum):
@@ -81,15 +80,15 @@ class CameraModel:
         return pixels, is_valid & inside
 
     def rays(self, pixels: NDArray[Any]) -> Float:
-        """Unit view rays (N, 3) in camera axes through pixels (N, 2)."""
+        """Unit view rays (N, 3) in camera axes through pixels (N, 2); pixels that the lens does not reach get its rim."""
         uv = np.asarray(pixels, dtype=np.float64)
         k = self.intrinsic
         y = (uv[:, 1] - k[1, 2]) / k[1, 1]
         x = (uv[:, 0] - k[0, 2] - k[0, 1] * y) / k[0, 0]
         distorted = np.stack([x, y], axis=1)
         if self.projection is Projection.KANNALA_BRANDT:
-            return self._fisheye_rays(distorted)
-        plane = self._undistort(distorted)
+            return _fisheye_rays(distorted, FisheyeDistortion(self.distortion))
+        plane = distorted if len(self.distortion) == 0 else BrownDistortion(self.distortion).invert(distorted)
         if self.projection is Projection.MEI:
             return _lift_to_sphere(plane, self.xi)
         directions = np.concatenate([plane, np.ones((len(plane), 1))], axis=1)
@@ -99,11 +98,11 @@ class CameraModel:
     def _to_plane(self, points: Float) -> tuple[Float, NDArray[np.bool_]]:
         """Points to distorted coordinates on the normalised image plane, and where that is defined."""
         if self.projection is Projection.KANNALA_BRANDT:
+            lens = FisheyeDistortion(self.distortion)
             radius = np.linalg.norm(points[:, :2], axis=1)
             theta = np.arctan2(radius, points[:, 2])
-            bent = theta * self._fisheye_factor(theta)
-            scale = np.where(radius > 1e-12, bent / np.maximum(radius, 1e-12), 1.0)
-            return points[:, :2] * scale[:, None], (theta < np.pi * 0.6) & (np.linalg.norm(points, axis=1) > 1e-6)
+            scale = np.where(radius > 1e-12, lens.apply(theta) / np.maximum(radius, 1e-12), 1.0)
+            return points[:, :2] * scale[:, None], (theta < lens.limit) & (np.linalg.norm(points, axis=1) > 1e-6)
         if self.projection is Projection.MEI:
             norm = np.linalg.norm(points, axis=1)
             depth = points[:, 2] / np.maximum(norm, 1e-12) + self.xi
@@ -116,50 +115,15 @@ class CameraModel:
             plane = points[:, :2] / np.where(is_valid, points[:, 2], 1.0)[:, None]
         if len(self.distortion) == 0:
             return plane, is_valid
-        return self._distort(plane), is_valid & self._is_monotonic(plane)
+        brown = BrownDistortion(self.distortion)
+        return brown.apply(plane), is_valid & (np.hypot(plane[:, 0], plane[:, 1]) < brown.limit)
 
-    def _distort(self, plane: Float) -> Float:
-        k1, k2, p1, p2, k3, k4, k5, k6 = np.pad(self.distortion, (0, 8 - len(self.distortion)))
-        x, y = plane[:, 0], plane[:, 1]
-        r2 = x * x + y * y
-        radial = (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))
-        return np.stack(
-            [x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x), y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y],
-            axis=1,
-        )
 
-    def _is_monotonic(self, plane: Float) -> NDArray[np.bool_]:
-        """False where the radial polynomial has turned back: such points would land mirrored inside the image."""
-        k1, k2, _, _, k3, k4, k5, k6 = np.pad(self.distortion, (0, 8 - len(self.distortion)))
-        if k4 or k5 or k6:
-            return np.ones(len(plane), dtype=bool)
-        r2 = np.sum(plane * plane, axis=1)
-        slope = 1 + r2 * (3 * k1 + r2 * (5 * k2 + r2 * 7 * k3))
-        is_rising: NDArray[np.bool_] = slope > 0
-        return is_rising
-
-    def _undistort(self, distorted: Float) -> Float:
-        """Invert `_distort` by fixed-point iteration, as OpenCV does."""
-        if len(self.distortion) == 0:
-            return distorted
-        plane = distorted.copy()
-        for _ in range(UNDISTORT_ITERATIONS):
-            plane = np.clip(plane + distorted - self._distort(plane), -10.0, 10.0)
-        return plane
-
-    def _fisheye_factor(self, theta: Float) -> Float:
-        k1, k2, k3, k4 = self.distortion
-        t2 = theta * theta
-        factor: Float = 1 + t2 * (k1 + t2 * (k2 + t2 * (k3 + t2 * k4)))
-        return factor
-
-    def _fisheye_rays(self, distorted: Float) -> Float:
-        radius = np.linalg.norm(distorted, axis=1)
-        theta = radius.copy()
-        for _ in range(UNDISTORT_ITERATIONS):
-            theta = np.clip(theta + radius - theta * self._fisheye_factor(theta), 0.0, np.pi)
-        scale = np.where(radius > 1e-12, np.sin(theta) / np.maximum(radius, 1e-12), 1.0)
-        return np.concatenate([distorted * scale[:, None], np.cos(theta)[:, None]], axis=1)
+def _fisheye_rays(distorted: Float, lens: FisheyeDistortion) -> Float:
+    radius = np.linalg.norm(distorted, axis=1)
+    theta = lens.invert(radius)
+    scale = np.where(radius > 1e-12, np.sin(theta) / np.maximum(radius, 1e-12), 1.0)
+    return np.concatenate([distorted * scale[:, None], np.cos(theta)[:, None]], axis=1)
 
 
 def _lift_to_sphere(plane: Float, xi: float) -> Float:

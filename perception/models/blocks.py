@@ -80,20 +80,46 @@ class FeedForward(nn.Sequential):
 
 
 class PositionEncoding(nn.Module):
-    """Positions in -1..1 to C channels: sines and cosines in octaves, then a linear layer."""
+    """Positions (..., 2) in -1..1 to C channels: waves, then a linear layer."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.linear = nn.Linear(4 * POSITION_OCTAVES, width)
-        octaves = math.pi / 2 * 2.0 ** torch.arange(POSITION_OCTAVES)
-        self.register_buffer("octaves", octaves, persistent=False)
-        self.octaves: Tensor
 
     def forward(self, xy: Tensor) -> Tensor:
-        """xy (..., 2): (..., C)."""
-        angles = (xy[..., None] * self.octaves).flatten(-2)  # (..., 2 * octaves)
-        encoded: Tensor = self.linear(torch.cat([angles.sin(), angles.cos()], dim=-1))
+        encoded: Tensor = self.linear(waves(xy))
         return encoded
+
+
+class GridEncoding(nn.Module):
+    """`PositionEncoding` of the cells of a bird's-eye view, (cells * cells, C); its waves are computed once."""
+
+    def __init__(self, cells: int, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4 * POSITION_OCTAVES, width)
+        self.register_buffer("waves", waves(cell_centers(cells)), persistent=False)
+        self.waves: Tensor
+
+    def forward(self) -> Tensor:
+        encoded: Tensor = self.linear(self.waves)
+        return encoded
+
+
+def waves(xy: Tensor) -> Tensor:
+    """Sines and cosines (..., 4 * octaves) of positions (..., 2), the longest as long as the view is wide."""
+    octaves = math.pi / 2 * 2.0 ** torch.arange(POSITION_OCTAVES, device=xy.device)
+    angles = (xy[..., None] * octaves).flatten(-2)  # (..., 2 * octaves)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def to_tokens(features: Tensor) -> Tensor:
+    """Maps (B, C, H, W) to tokens (B, H * W, C), row by row; no copy where channels come last in memory."""
+    return features.flatten(2).transpose(1, 2)
+
+
+def to_map(tokens: Tensor, rows: int, columns: int) -> Tensor:
+    """Tokens (B, rows * columns, C) to maps (B, C, rows, columns) with channels last in memory."""
+    return tokens.reshape(len(tokens), rows, columns, -1).permute(0, 3, 1, 2)
 
 
 def cell_centers(cells: int) -> Tensor:

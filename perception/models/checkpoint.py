@@ -1,10 +1,11 @@
 """Weights on disk: a safetensors file whose header holds the configuration. Nothing in it is ever executed."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from pydantic import ValidationError
@@ -43,13 +44,9 @@ def load_checkpoint(path: Path, config: ModelConfig | None = None) -> tuple[Perc
     config: the configuration wanted; None takes that of the file. Raises ModelError where the file is missing, is a
     pickle, is damaged, or was made for another configuration.
     """
-    _refuse_pickle(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            stored, metadata = _read_header(path, file.metadata())
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except SafetensorError as error:
-        raise ModelError(f"{path}: not a readable safetensors file ({error})") from None
+    with _opened(path) as file:
+        stored, metadata = _read_header(path, file.metadata())
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     wanted = stored if config is None else config
     _require_fit(path, stored, wanted)
     network = build_network(wanted)
@@ -66,18 +63,53 @@ def load_model(name_or_path: str = "tiny", config: ModelConfig | None = None) ->
     """A model by the name of a preset or the path of a checkpoint.
 
     A name takes the weights that come with the package; without any the network is seeded and `trained` is False.
-    config: settings wanted; None takes those of the preset or the file. Raises ModelError.
+    config: settings that somebody chose; those it states expressly replace the preset's or the file's, the rest does
+    not count. Raises ModelError where there is no such model, or its weights do not fit the settings.
     """
-    if name_or_path.endswith(SUFFIX) or (name_or_path not in PRESETS and Path(name_or_path).exists()):
-        network, _ = load_checkpoint(Path(name_or_path), config)
+    path = Path(name_or_path)
+    if name_or_path.endswith(SUFFIX) or (name_or_path not in PRESETS and path.exists()):
+        network, _ = load_checkpoint(path, _with_choices(read_config(path), config))
         return InferenceModel(network, trained=True)
-    wanted = preset(name_or_path) if config is None else config
+    wanted = _with_choices(preset(name_or_path), config)
     packaged = resources.files("perception.models") / "weights" / f"{name_or_path}{SUFFIX}"
     if not packaged.is_file():
         return InferenceModel(build_network(wanted), trained=False)
-    with resources.as_file(packaged) as path:
-        network, _ = load_checkpoint(path, wanted)
+    with resources.as_file(packaged) as file:
+        network, _ = load_checkpoint(file, wanted)
     return InferenceModel(network, trained=True)
+
+
+def read_config(path: Path) -> ModelConfig:
+    """The configuration in the header of a checkpoint. Raises ModelError as `load_checkpoint` does."""
+    with _opened(path) as file:
+        return _read_header(path, file.metadata())[0]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    _refuse_pickle(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise ModelError(f"{path}: not a readable safetensors file ({error})") from None
+
+
+def _with_choices(base: ModelConfig, chosen: ModelConfig | None) -> ModelConfig:
+    """`base` with the fields that were set in `chosen`, at any depth; a default that nobody wrote changes nothing."""
+    if chosen is None:
+        return base
+    settings = _merged(base.model_dump(), chosen.model_dump(exclude_unset=True, exclude={"name"}))
+    try:
+        return ModelConfig.model_validate(settings)
+    except ValidationError as error:
+        raise ModelError(f"model {base.name}: the chosen settings do not go together ({error})") from None
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    return base | {
+        name: _merged(base[name], value) if isinstance(value, dict) else value for name, value in changes.items()
+    }
 
 
 def _refuse_pickle(path: Path) -> None:

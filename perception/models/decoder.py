@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from perception.config.schema import ModelConfig
-from perception.models.blocks import Attention, FeedForward, PositionEncoding, cell_centers
+from perception.models.blocks import Attention, FeedForward, GridEncoding, PositionEncoding, to_tokens
 from perception.models.queries import Queries
 from perception.models.tensors import FusionInputs
 
@@ -18,13 +18,13 @@ ORIGIN_SCALE_M = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Memory:
-    """What queries attend to. content, position: (B, M, C). bias: (B, M), 0 or `ABSENT`.
+    """What queries attend to. values: (B, M, C). keys: (B, M, C), values and positions. bias: (B, M), 0 or `ABSENT`.
 
     Order: one null token that is always there, the pooled bird's-eye view (S * S), then the tokens of each camera.
     """
 
-    content: Tensor
-    position: Tensor
+    values: Tensor
+    keys: Tensor
     bias: Tensor
 
 
@@ -33,22 +33,20 @@ class MemoryBuilder(nn.Module):
         super().__init__()
         self.pool = config.bev_cells // config.memory_cells
         self.null = nn.Parameter(torch.randn(1, 1, config.width) * 0.02)
-        self.bev_position = PositionEncoding(config.width)
+        self.bev_position = GridEncoding(config.memory_cells, config.width)
         self.ray_position = FeedForward(6, config.width, config.width)
         self.norm = nn.LayerNorm(config.width)
-        self.register_buffer("centers", cell_centers(config.memory_cells), persistent=False)
-        self.centers: Tensor
 
     def forward(self, inputs: FusionInputs, bev: Tensor, tokens: Tensor) -> Memory:
         """bev (B, C, G, G), tokens (B, N, T, C)."""
         batch = bev.shape[0]
-        pooled = functional.avg_pool2d(bev, self.pool).flatten(2).transpose(1, 2)  # (B, S * S, C)
+        pooled = to_tokens(functional.avg_pool2d(bev, self.pool))  # (B, S * S, C)
         origin = (inputs.camera_origin_m / ORIGIN_SCALE_M)[:, :, None].expand_as(inputs.camera_rays)  # (B, N, T, 3)
         is_seen = inputs.camera_present[:, :, None].expand(tokens.shape[:3])  # (B, N, T)
         rays = torch.cat([inputs.camera_rays, origin], dim=-1).masked_fill(~is_seen[..., None], 0.0)  # (B, N, T, 6)
 
         is_any = inputs.camera_present.any(1) | inputs.lidar_present.any(1) | inputs.radar_present  # (B,)
-        bev_position = self.bev_position(self.centers).expand(batch, -1, -1)  # (B, S * S, C)
+        bev_position = self.bev_position().expand(batch, -1, -1)  # (B, S * S, C)
         image_position = self.ray_position(rays).flatten(1, 2)  # (B, N * T, C)
         is_there = torch.cat(
             [
@@ -59,11 +57,9 @@ class MemoryBuilder(nn.Module):
             dim=1,
         )  # (B, M)
         null = self.null.expand(batch, -1, -1)  # (B, 1, C)
-        return Memory(
-            content=self.norm(torch.cat([null, pooled, tokens.flatten(1, 2)], dim=1)),
-            position=torch.cat([torch.zeros_like(null), bev_position, image_position], dim=1),
-            bias=torch.where(is_there, 0.0, ABSENT),
-        )
+        values = self.norm(torch.cat([null, pooled, tokens.flatten(1, 2)], dim=1))  # (B, M, C)
+        position = torch.cat([torch.zeros_like(null), bev_position, image_position], dim=1)  # (B, M, C)
+        return Memory(values=values, keys=values + position, bias=torch.where(is_there, 0.0, ABSENT))
 
 
 class DecoderLayer(nn.Module):
@@ -81,7 +77,7 @@ class DecoderLayer(nn.Module):
         y = self.norms[0](x)
         x = x + self.self_attention(y + position, y + position, y)
         y = self.norms[1](x)
-        x = x + self.cross_attention(y + position, memory.content + memory.position, memory.content, memory.bias)
+        x = x + self.cross_attention(y + position, memory.keys, memory.values, memory.bias)
         refined: Tensor = x + self.feed_forward(self.norms[2](x))
         return refined
 

@@ -52,12 +52,12 @@ class ViewGeometry:
         self._image = config.image
         self._samples = config.lift_cameras
         self._rows, self._columns = config.image.height_px // STRIDE, config.image.width_px // STRIDE
-        self._points = _lift_points(config)  # (P, 3)
+        self._points = np.ascontiguousarray(_lift_points(config).T)  # (3, P)
         self._cameras: OrderedDict[Hashable, _Camera] = OrderedDict()
 
     def build(self, views: Sequence[CameraView]) -> Views:
         """Geometry of any number of cameras, none included."""
-        count, points = len(views), len(self._points)
+        count, points = len(views), self._points.shape[1]
         rays = np.empty((count, self._rows * self._columns, 3), dtype=np.float32)
         origin = np.empty((count, 3), dtype=np.float32)
         uv = np.zeros((count, points, 2), dtype=np.float32)
@@ -68,22 +68,23 @@ class ViewGeometry:
             origin[i] = view.reference_SE3_camera[:3, 3]
             seen, pixels = self._project(view, camera)
             uv[i, seen] = (pixels + 0.5) / STRIDE - 0.5
-            middle = np.array([self._image.width_px, self._image.height_px]) / 2 - 0.5
-            rank[i, seen] = np.abs((pixels - middle) / (2 * middle + 1)).max(axis=1)
+            off_x = np.abs((pixels[:, 0] + 0.5) / self._image.width_px - 0.5)
+            off_y = np.abs((pixels[:, 1] + 0.5) / self._image.height_px - 0.5)
+            rank[i, seen] = np.maximum(off_x, off_y)
         chosen, chosen_uv, is_valid = _nearest_to_middle(rank, uv, self._samples)
         return Views(rays=rays, origin_m=origin, lift_camera=chosen, lift_uv=chosen_uv, lift_valid=is_valid)
 
     def _project(self, view: CameraView, camera: _Camera) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
         """Indices (n,) of the lift's points that the camera sees, and their network pixels (n, 2)."""
         camera_SE3_reference = invert(view.reference_SE3_camera).astype(np.float32)
-        local = self._points @ camera_SE3_reference[:3, :3].T + camera_SE3_reference[:3, 3]
+        x, y, z = camera_SE3_reference[:3, :3] @ self._points + camera_SE3_reference[:3, 3:]
         # The cone drops most points before the exact projection, which is the dear part.
-        distance = np.sqrt(np.einsum("ij,ij->i", local, local))
-        near = np.flatnonzero(local[:, 2] >= distance * camera.cos_cone)
-        full, is_visible = view.camera.project(local[near])
+        near = np.flatnonzero(z >= np.sqrt(x * x + y * y + z * z) * camera.cos_cone)
+        full, is_visible = view.camera.project(np.stack([x[near], y[near], z[near]], axis=1))
         pixels = camera.transform.to_network(full)
-        size = np.array([self._image.width_px, self._image.height_px])
-        is_kept = is_visible & np.all((pixels >= -0.5) & (pixels < size - 0.5), axis=1)
+        u, v = pixels[:, 0], pixels[:, 1]
+        is_kept = is_visible & (u >= -0.5) & (u < self._image.width_px - 0.5)
+        is_kept &= (v >= -0.5) & (v < self._image.height_px - 0.5)
         return near[is_kept], pixels[is_kept]
 
     def _camera(self, model: CameraModel) -> _Camera:
@@ -144,10 +145,12 @@ def _nearest_to_middle(rank: F32, uv: F32, samples: int) -> tuple[NDArray[np.int
     chosen_uv = np.zeros((points, samples, 2), dtype=np.float32)
     is_valid = np.zeros((points, samples), dtype=bool)
     every = np.arange(points)
+    flat_rank, flat_uv = rank.reshape(-1), uv.reshape(-1, 2)
     for k in range(min(count, samples)):
         best = rank.argmin(axis=0)
-        is_valid[:, k] = np.isfinite(rank[best, every])
-        chosen[:, k] = np.where(is_valid[:, k], best, 0)
-        chosen_uv[:, k] = uv[chosen[:, k], every]
-        rank[best, every] = np.inf
+        place = best * points + every
+        is_valid[:, k] = np.isfinite(flat_rank[place])
+        chosen[:, k] = best
+        chosen_uv[:, k] = flat_uv[place]
+        flat_rank[place] = np.inf
     return chosen, chosen_uv, is_valid

@@ -13,7 +13,7 @@ from perception.config.schema import ModelConfig
 from perception.core.cameras import CameraModel
 from perception.core.errors import ModelError
 from perception.core.messages import Command, Signal
-from perception.core.stages import FuseRequest, FusionOutput
+from perception.core.stages import FuseRequest, FusionOutput, ModelInfo
 from perception.models.blocks import speed_up
 from perception.models.encoders.camera import STRIDE
 from perception.models.geometry import ViewGeometry
@@ -35,41 +35,40 @@ class InferenceModel:
     def __init__(self, network: PerceptionNetwork, *, trained: bool) -> None:
         """`network` is copied: the copy's norms are folded, and its hash is of the weights as given."""
         self.config: ModelConfig = network.config
-        self.trained = trained
-        self.model_hash = model_hash(network)
+        self.info = ModelInfo(name=self.config.name, hash=model_hash(network), trained=trained)
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         speed_up(self.network)
         self.geometry = ViewGeometry(self.config)
 
     @property
-    def camera_shape(self) -> tuple[int, int, int]:
-        """Shape (C, h, w) of one camera's features."""
+    def camera_shape(self) -> tuple[int, int]:
+        """Shape (T, C) of one camera's features."""
         image = self.config.image
-        return self.config.width, image.height_px // STRIDE, image.width_px // STRIDE
+        return (image.height_px // STRIDE) * (image.width_px // STRIDE), self.config.width
 
     @property
-    def bev_shape(self) -> tuple[int, int, int]:
-        """Shape (C, G, G) of a lidar's or the radars' features."""
-        return self.config.width, self.config.bev_cells, self.config.bev_cells
+    def bev_shape(self) -> tuple[int, int]:
+        """Shape (G * G, C) of a lidar's or the radars' features."""
+        return self.config.bev_cells**2, self.config.width
 
     def encode_camera(self, data: bytes, camera: CameraModel) -> Tensor:
-        """Features (C, h, w) of one compressed image. Raises PayloadError where it cannot be decoded."""
+        """Features (T, C) of one compressed image. Raises PayloadError where it cannot be decoded."""
         return self.encode_image(decode_image(data, self.config.image, camera.width_px, camera.height_px))
 
     @torch.inference_mode()
     def encode_image(self, image: U8) -> Tensor:
-        """Features (C, h, w) of one decoded image (3, H, W) uint8 RGB at the network's size."""
+        """Features (T, C) of one decoded image (3, H, W) uint8 RGB at the network's size."""
         return self.network.encode_cameras(torch.from_numpy(image)[None])[0].contiguous()
 
     @torch.inference_mode()
     def encode_lidar(self, points_ego_m: F32, intensity: F32, offset_s: F32 | None = None) -> Tensor:
-        """Features (C, G, G) of one sweep, moved to the reference time; see `pack_points` for the arguments."""
+        """Features (G * G, C) of one sweep, moved to the reference time; see `pack_points` for the arguments."""
         points, count = pack_points(points_ego_m, intensity, offset_s, self.config)
         return self.network.encode_lidar(torch.from_numpy(points)[None], torch.from_numpy(count[None]))[0].contiguous()
 
     @torch.inference_mode()
     def encode_radar(self, points_ego_m: F32, rcs_dbsm: F32, velocity_mps: F32, offset_s: F32 | None = None) -> Tensor:
-        """Features (C, G, G) of all radars' returns together; see `pack_radar` for the arguments."""
+        """Features (G * G, C) of all radars' returns together; see `pack_radar` for the arguments."""
         points, count = pack_radar(points_ego_m, rcs_dbsm, velocity_mps, offset_s, self.config)
         return self.network.encode_radar(torch.from_numpy(points)[None], torch.from_numpy(count[None]))[0].contiguous()
 

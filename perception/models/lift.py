@@ -5,18 +5,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from perception.config.schema import ModelConfig
+from perception.models.encoders.camera import STRIDE
 from perception.models.tensors import FusionInputs
 
 
 class CameraLift(nn.Module):
-    """Image tokens to a bird's-eye view (B, G * G, C) and where some camera sees it, (B, G * G) bool."""
+    """Image tokens to a bird's-eye view (B, G * G, C), 0 where no camera sees it, and where one does (B, G * G)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.heights = len(config.lift_heights_m)
-        self.columns = config.image.width_px // 16
-        self.rows = config.image.height_px // 16
-        self.merge = nn.Linear(self.heights * config.width, config.width)
+        self.rows, self.columns = config.image.height_px // STRIDE, config.image.width_px // STRIDE
+        self.merge = nn.Linear(self.heights * config.width, config.width, bias=False)
 
     def forward(self, inputs: FusionInputs, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """tokens: (B, N, T, C) image features, 0 for absent cameras."""

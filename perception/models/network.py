@@ -45,22 +45,22 @@ class PerceptionNetwork(nn.Module):
             head.reset()
 
     def encode_cameras(self, images: Tensor) -> Tensor:
-        """images (B, 3, H, W) uint8 RGB: (B, C, H/16, W/16)."""
+        """images (B, 3, H, W) uint8 RGB: (B, T, C), T = H/16 * W/16 tokens row by row."""
         features: Tensor = self.camera_encoder(images)
         return features
 
     def encode_lidar(self, points: Tensor, count: Tensor) -> Tensor:
-        """points (B, P, 5) in the order of `LIDAR_FIELDS`, count (B,): (B, C, G, G). Several lidars: one row each."""
+        """points (B, P, 5) as `LIDAR_FIELDS`, count (B,): (B, G * G, C); several lidars are several rows."""
         features: Tensor = self.lidar_encoder(points, count)
         return features
 
     def encode_radar(self, points: Tensor, count: Tensor) -> Tensor:
-        """points (B, P, 7) in the order of `RADAR_FIELDS`, count (B,): (B, C, G, G)."""
+        """points (B, P, 7) as `RADAR_FIELDS`, count (B,): (B, G * G, C)."""
         features: Tensor = self.radar_encoder(points, count)
         return features
 
     def image_predictions(self, camera_features: Tensor) -> ImageTensors:
-        """Auxiliary outputs on camera features (B, C, h, w); their loss replaces pre-training."""
+        """Auxiliary outputs on camera features (B, T, C); their loss replaces pre-training."""
         predictions: ImageTensors = self.image_head(camera_features)
         return predictions
 
@@ -89,10 +89,8 @@ class PerceptionNetwork(nn.Module):
 
     def _image_tokens(self, inputs: FusionInputs) -> Tensor:
         """Camera features with their ages, (B, N, T, C); 0 for absent cameras, whatever was handed in for them."""
-        tokens = inputs.camera_features.flatten(3).transpose(2, 3)  # (B, N, T, C)
-        tokens = tokens + self.camera_age(inputs.camera_age_s)[:, :, None]
-        masked: Tensor = tokens.masked_fill(~inputs.camera_present[:, :, None, None], 0.0)
-        return masked
+        aged: Tensor = inputs.camera_features + self.camera_age(inputs.camera_age_s)[:, :, None]
+        return aged.masked_fill(~inputs.camera_present[:, :, None, None], 0.0)
 
 
 def build_network(config: ModelConfig) -> PerceptionNetwork:

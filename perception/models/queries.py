@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from perception.config.schema import ModelConfig
 from perception.core.taxonomy import CLASS_INDEX, CLASSES
+from perception.models.blocks import to_tokens
 from perception.models.boxes import boxes_at
 from perception.models.heads.dense import PRIOR_LOGIT
 
@@ -47,8 +48,8 @@ class QueryInit(nn.Module):
         """bev (B, C, G, G), heat_logits (B, classes, G, G), dense_boxes (B, G * G, 10)."""
         batch, cells = bev.shape[0], bev.shape[-1] ** 2
         label, cell = select_peaks(heat_logits.detach(), self.count, self.is_point)  # (B, Qh) each
-        features = _rows(bev.flatten(2).transpose(1, 2), cell)  # (B, Qh, C)
-        logits = _rows(heat_logits.flatten(2).transpose(1, 2), cell)  # (B, Qh, classes)
+        features = _rows(to_tokens(bev), cell)  # (B, Qh, C)
+        logits = _rows(to_tokens(heat_logits), cell)  # (B, Qh, classes)
         boxes = _rows(dense_boxes, cell)  # (B, Qh, 10)
 
         place = self.learned_place.tanh().expand(batch, -1, -1)  # (B, Ql, 2)
@@ -73,11 +74,10 @@ def select_peaks(heat_logits: Tensor, count: int, is_point: Tensor) -> tuple[Ten
 
     heat_logits (B, classes, G, G). is_point (classes,): True for classes of which every cell is its own maximum.
     """
-    score = heat_logits.float().sigmoid()  # (B, classes, G, G)
-    is_peak = (score == functional.max_pool2d(score, 3, stride=1, padding=1)) | is_point.view(1, -1, 1, 1)
-    steps = (score * is_peak * SCORE_STEPS).round().long()  # (B, classes, G, G)
-    classes, total = score.shape[1], score[0].numel()
-    steps = steps.flatten(2).transpose(1, 2).flatten(1)  # (B, G * G * classes)
+    steps = (heat_logits.float().sigmoid() * SCORE_STEPS).round()  # (B, classes, G, G)
+    is_peak = (steps == functional.max_pool2d(steps, 3, stride=1, padding=1)) | is_point.view(1, -1, 1, 1)
+    classes, total = steps.shape[1], steps[0].numel()
+    steps = to_tokens(steps * is_peak).flatten(1).long()  # (B, G * G * classes)
     # One whole number for both: the score in front, the place (counted backwards) behind. All differ.
     backwards = torch.arange(total - 1, -1, -1, device=steps.device)
     best = (steps * total + backwards).topk(count, dim=1).values  # (B, count)

@@ -1,6 +1,6 @@
 """What goes into fusion and what comes out, as batched tensors. Plain containers: the network is in `network.py`.
 
-B batch, N cameras, L lidars, C width, h x w tokens of a camera, T = h * w, G cells of the bird's-eye view,
+B batch, N cameras, L lidars, C width, T tokens of a camera, G cells along a side of the bird's-eye view,
 P = G * G * heights points of the lift, K cameras a point, Q queries, D decoder layers.
 """
 
@@ -32,12 +32,12 @@ class FusionInputs:
     """Features and geometry of B bundles. A sensor that is absent (or padding) has present False; its values are
     ignored, whatever they are. N and L may be 0.
 
-    camera_features: (B, N, C, h, w). camera_present: (B, N) bool. camera_rays: (B, N, T, 3) unit rays in the ego
+    camera_features: (B, N, T, C). camera_present: (B, N) bool. camera_rays: (B, N, T, 3) unit rays in the ego
     frame at the reference. camera_origin_m: (B, N, 3). camera_age_s: (B, N).
     lift_camera: (B, P, K) int64 camera of each sample. lift_uv: (B, P, K, 2) where, in tokens (column, row).
     lift_valid: (B, P, K) bool. Points run over cells (row by row), then over heights.
-    lidar_features: (B, L, C, G, G). lidar_present: (B, L) bool. lidar_age_s: (B, L).
-    radar_features: (B, C, G, G). radar_present: (B,) bool. radar_age_s: (B,).
+    lidar_features: (B, L, G * G, C). lidar_present: (B, L) bool. lidar_age_s: (B, L).
+    radar_features: (B, G * G, C). radar_present: (B,) bool. radar_age_s: (B,).
     ego: (B, E) in the order of `EGO_FIELDS`.
     """
 

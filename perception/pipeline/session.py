@@ -5,6 +5,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from time import monotonic_ns
 
+import numpy as np
+
 from perception.config.schema import ServiceConfig
 from perception.core.bundle import DropCause, SensorBundle, Stamp
 from perception.core.errors import PayloadError
@@ -115,7 +117,7 @@ class Session:
             raise PayloadError("; ".join(f"{sensor}: {error}" for sensor, error in output.failures.items()))
         started_ns = monotonic_ns()
         previous = self._previous_motion
-        moved = relative_motion(previous, frame.motion) if previous is not None else None
+        moved = relative_motion(previous, frame.motion) if previous is not None else np.eye(4)
         detections = self._tracker.step(output.detections, frame.bundle.reference_ns, moved)
         self._previous_motion = frame.motion
         dropped = frame.dropped + Counter({DropCause.UNREADABLE.value: len(output.failures)})

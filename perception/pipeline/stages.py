@@ -27,8 +27,7 @@ from perception.sync.compensation import scan_at_reference, sweep_at_reference
 class Encoded:
     """Features of one request, fit to cross processes. features is None where `error` says why there are none.
 
-    stage: `camera`, `lidar` or `radar`. sensors: whose messages went in. started_ns, finished_ns: monotonic times of the
-    encoding.
+    stage: `camera`, `lidar` or `radar`. sensors: whose messages went in. started_ns, finished_ns: monotonic.
     """
 
     stage: str
@@ -55,8 +54,7 @@ class Stages:
 
     @property
     def info(self) -> ModelInfo:
-        model = self._model
-        return ModelInfo(name=model.config.name, hash=model.model_hash, trained=model.trained)
+        return self._model.info
 
     def encode(self, request: EncodeRequest) -> Encoded:
         """Encode one request; a payload that cannot be decoded gives an `Encoded` with its error."""
@@ -114,7 +112,7 @@ class Stages:
         return self._model.encode_radar(
             np.concatenate([scan.points_ego_m for scan in scans]),
             np.concatenate([scan.rcs_dbsm for scan in scans]),
-            np.concatenate([scan.velocity_mps for scan in scans]),
+            np.concatenate([scan.compensated_mps[:, None] * scan.direction[:, :2] for scan in scans]),
             np.concatenate([scan.offset_s for scan in scans]),
         )
 

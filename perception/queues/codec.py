@@ -37,7 +37,7 @@ def encode(item: QueueItem) -> bytes:
             )
         else:
             _fill_result(message.result, item)
-        return message.SerializeToString()
+        return message.SerializeToString(deterministic=True)
     except (ValueError, TypeError) as error:
         raise QueueError(f"{item.drive_id}/{item.run_id}: the item does not fit the wire format: {error}") from None
 
@@ -214,6 +214,6 @@ def _read_provenance(message: pb.Provenance) -> Provenance:
         ego_motion=MotionSource(message.ego_motion),
         placement=message.placement,
         deadline_slack_ns=message.deadline_slack_ns,
-        stage_latency_ns=dict(message.stage_latency_ns),
-        dropped=dict(message.dropped),
+        stage_latency_ns=dict(sorted(message.stage_latency_ns.items())),
+        dropped=dict(sorted(message.dropped.items())),
     )

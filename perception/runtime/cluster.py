@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+from ray._raylet import AuthenticationTokenLoader, Config
 
 from perception.core.errors import EngineError
 
+_AUTH_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 OBJECT_STORE_BYTES = 512 * 1024 * 1024
 
 
@@ -28,9 +30,9 @@ def ray_cluster(address: str | None = None, *, num_cpus: int | None = None) -> I
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray would hide the GPUs from actors that ask for none; placement decides that, not Ray.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    before = {name: os.environ.get(name) for name in _AUTH_VARIABLES}
     if address is None:
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        _use_token({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_AUTH_TOKEN_PATH": None})
     try:
         if address is None:
             ray.init(
@@ -45,9 +47,22 @@ def ray_cluster(address: str | None = None, *, num_cpus: int | None = None) -> I
         else:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
     except (ConnectionError, RuntimeError, OSError, TimeoutError, ValueError) as error:
+        _use_token(before)
         target = f"join the Ray cluster at {address}" if address else "start Ray"
         raise EngineError(f"cannot {target}: {error}") from error
     try:
         yield
     finally:
         ray.shutdown()
+        _use_token(before)
+
+
+def _use_token(variables: dict[str, str | None]) -> None:
+    """Set or remove Ray's variables, and have Ray read them: it does so by itself only once, when it is imported."""
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()

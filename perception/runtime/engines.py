@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 
@@ -38,7 +39,7 @@ def open_engine(config: ServiceConfig, *, address: str | None = None) -> Iterato
             engine.close()
 
 
-def choose_placement(config: RuntimeConfig) -> str:
+def choose_placement(config: RuntimeConfig) -> Literal["local", "split", "colocated"]:
     """`auto` resolved: split where there are several devices, else colocated."""
     if config.placement != "auto":
         return config.placement

@@ -27,8 +27,8 @@ from perception.core.messages import AnyMessage, Unreadable
 from perception.core.rig import Modality, Sensor, SensorRig
 from perception.core.taxonomy import CLASS_INDEX, NO_ATTRIBUTE, NO_CLASS
 from perception.sources.aimotive_files import read_scan, read_sensors, read_sweep
-from perception.sources.arrival import Pending, in_arrival_order
-from perception.sources.payloads import choose_scene, load_camera_frame, numbered_files, read_json
+from perception.sources.arrival import Pending, arrival_span, in_arrival_order
+from perception.sources.payloads import MAX_POINT_OFFSET_NS, choose_scene, load_camera_frame, numbered_files, read_json
 
 NOMINAL_HZ = 15.0
 
@@ -101,6 +101,9 @@ class AiMotiveSource:
         frequency_hz = float(1e9 / np.median(periods)) if len(periods) else NOMINAL_HZ
         self._rig = SensorRig(sensors=_sensors_with_files(self._folder, frequency_hz))
         self._frame_of = {time_ns: frame for frame, time_ns in self._times_ns.items()}
+        self._pending = tuple(self._all_pending())
+        if not self._pending:
+            raise DriveError(f"{self._folder}: no sensor file for any of the {len(self._times_ns)} frames")
         self._notes = (*scene_notes, *self._build_notes())
 
     @property
@@ -116,12 +119,16 @@ class AiMotiveSource:
         return self._notes
 
     @property
+    def span_ns(self) -> tuple[int, int]:
+        return arrival_span(self._pending)
+
+    @property
     def label_times_ns(self) -> tuple[int, ...]:
         """Reference times that have a readable file of boxes, rising."""
         return tuple(sorted(self._times_ns[frame] for frame in self._is_timed))
 
     def messages(self) -> Iterator[AnyMessage]:
-        return in_arrival_order(self._pending())
+        return in_arrival_order(self._pending)
 
     def labels(self, reference_ns: int) -> Labels | None:
         """Boxes of the frame stamped `reference_ns`; velocities are nan. Raises PayloadError where they are broken."""
@@ -134,7 +141,7 @@ class AiMotiveSource:
     def close(self) -> None:
         """Nothing is held open."""
 
-    def _pending(self) -> Iterator[Pending]:
+    def _all_pending(self) -> Iterator[Pending]:
         delays = {
             Modality.CAMERA: round(self._latency.camera_ms * 1e6),
             Modality.LIDAR: round(self._latency.lidar_ms * 1e6),
@@ -145,7 +152,11 @@ class AiMotiveSource:
                 path = _sensor_path(self._folder, sensor, frame)
                 if path.is_file():
                     arrival_ns = time_ns + delays[sensor.modality]
-                    yield Pending(earliest_ns=arrival_ns, load=partial(_load, sensor, path, time_ns, arrival_ns))
+                    yield Pending(
+                        earliest_ns=arrival_ns,
+                        latest_ns=arrival_ns + (MAX_POINT_OFFSET_NS if sensor.modality is Modality.LIDAR else 0),
+                        load=partial(_load, sensor, path, time_ns, arrival_ns),
+                    )
 
     def _build_notes(self) -> list[str]:
         notes = [
@@ -159,20 +170,15 @@ class AiMotiveSource:
         return notes
 
 
-def is_session(folder: Path) -> bool:
-    return (folder / _CALIBRATION / "calibration.json").is_file()
-
-
-def is_aimotive(path: Path) -> bool:
-    """Whether `path` is a session or holds some."""
-    return path.is_dir() and (is_session(path) or any(is_session(child) for child in path.iterdir()))
+def _is_session(folder: Path) -> bool:
+    return (folder / _CALIBRATION).is_dir() or (folder / _SWEEPS).is_dir()
 
 
 def _session_folder(root: Path, scene: str | None) -> tuple[Path, tuple[str, ...]]:
-    if is_session(root) and scene in (None, root.name):
+    if _is_session(root) and scene in (None, root.name):
         return root, ()
-    scenes = {child.name: child for child in root.iterdir() if is_session(child)} if root.is_dir() else {}
-    return choose_scene(root, scenes, scene, "aiMotive session (a folder with sensor/calibration/calibration.json)")
+    scenes = {child.name: child for child in root.iterdir() if _is_session(child)} if root.is_dir() else {}
+    return choose_scene(root, scenes, scene, "aiMotive session (a folder with sensor/calibration and dynamic/)")
 
 
 def _box_path(folder: Path, frame: int) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import laspy
-import lazrs
+import lazrs  # type: ignore[import-untyped]
 import msgspec
 import numpy as np
 from numpy.typing import NDArray

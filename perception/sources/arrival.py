@@ -9,10 +9,16 @@ from perception.core.messages import AnyMessage
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pending:
-    """Messages not read yet. `load` gives them; none of them arrived before `earliest_ns`."""
+    """Messages not read yet. `load` gives them; they arrived from `earliest_ns` to `latest_ns`."""
 
     earliest_ns: int
+    latest_ns: int
     load: Callable[[], Sequence[AnyMessage]]
+
+
+def arrival_span(pending: Sequence[Pending]) -> tuple[int, int]:
+    """From when to when messages arrive, without reading them; `pending` must not be empty."""
+    return min(item.earliest_ns for item in pending), max(item.latest_ns for item in pending)
 
 
 def in_arrival_order(pending: Iterable[Pending]) -> Iterator[AnyMessage]:

@@ -45,8 +45,12 @@ class MemorySource:
         return self._notes
 
     @property
+    def span_ns(self) -> tuple[int, int] | None:
+        """Arrival of the first and the last message; None without any."""
+        return (self._messages[0].arrival_ns, self._messages[-1].arrival_ns) if self._messages else None
+
+    @property
     def label_times_ns(self) -> tuple[int, ...]:
-        """Capture times that `labels` knows, rising."""
         return tuple(sorted(self._labels))
 
     def messages(self) -> Iterator[AnyMessage]:

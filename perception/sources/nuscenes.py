@@ -38,7 +38,7 @@ class _SensorFile:
 class NuScenesSource:
     """One scene of a nuScenes-format data set.
 
-    root: the data set's root, or its version folder. scene: name, token or index; default the first.
+    root: the data set's root, or its version folder. scene: name, token or number from 0; default the first.
     Raises DriveError naming file, row and field where the tables are missing or broken.
     """
 
@@ -57,14 +57,9 @@ class NuScenesSource:
         self._root = folder.parent
         self._drive_id = f"nuscenes/{tables.scene.name}"
         self._rig, rig_notes = build_rig(tables, channels)
-        self._ego = ego_states(tables.poses.values(), folder / "ego_pose.json", delay_ns["ego"])
-        self._files = [
-            _SensorFile(
-                row.timestamp * 1000 + delay_ns[self._rig[name].modality], row.timestamp * 1000, name, row.filename
-            )
-            for name, rows in channels.items()
-            for row in rows
-        ]
+        ego = ego_states(tables.poses.values(), folder / "ego_pose.json", delay_ns["ego"])
+        self._in_order: list[EgoState | _SensorFile] = [*ego, *_sensor_files(self._rig, channels, delay_ns)]
+        self._in_order.sort(key=lambda item: (item.arrival_ns, item.capture_ns, item.sensor))
         self._labels = _read_labels(tables, channels[reference_channel(self._rig)])
         self._notes = (*_notes(tables, other_versions, channels, is_default=scene is None), *rig_notes)
 
@@ -81,14 +76,16 @@ class NuScenesSource:
         return self._notes
 
     @property
+    def span_ns(self) -> tuple[int, int]:
+        return self._in_order[0].arrival_ns, self._in_order[-1].arrival_ns
+
+    @property
     def label_times_ns(self) -> tuple[int, ...]:
         """Capture times of the reference sensor's keyframes, rising; empty where the drive is not annotated."""
         return tuple(self._labels)
 
     def messages(self) -> Iterator[AnyMessage]:
-        ordered: list[EgoState | _SensorFile] = [*self._ego, *self._files]
-        ordered.sort(key=lambda item: (item.arrival_ns, item.capture_ns, item.sensor))
-        for item in ordered:
+        for item in self._in_order:
             if isinstance(item, EgoState):
                 yield item
             else:
@@ -99,6 +96,14 @@ class NuScenesSource:
 
     def close(self) -> None:
         """Sensor files are closed as soon as they are read."""
+
+
+def _sensor_files(rig: SensorRig, channels: Channels, delay_ns: dict[str, int]) -> list[_SensorFile]:
+    return [
+        _SensorFile(row.timestamp * 1000 + delay_ns[rig[name].modality], row.timestamp * 1000, name, row.filename)
+        for name, rows in channels.items()
+        for row in rows
+    ]
 
 
 def _latencies_ns(latency: LatencyConfig) -> dict[str, int]:

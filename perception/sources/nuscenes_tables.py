@@ -164,7 +164,7 @@ def read_scenes(folder: Path) -> list[SceneRow]:
 
 
 def read_scene(folder: Path, scene: str | int | None = None) -> SceneTables:
-    """Read what belongs to one scene, chosen by name, token or index (default: the first).
+    """Read what belongs to one scene, chosen by name, token or number from 0 (default: the first).
 
     Raises DriveError naming file, row and field where a table is missing or broken, and where the scene has no data.
     """
@@ -203,6 +203,8 @@ def _choose(folder: Path, scenes: list[SceneRow], wanted: str | int | None) -> S
     for row in scenes:
         if wanted in (row.name, row.token):
             return row
+    if isinstance(wanted, str) and wanted.isdecimal():
+        return _choose(folder, scenes, int(wanted))
     names = ", ".join(row.name for row in scenes[:10]) + (", ..." if len(scenes) > 10 else "")
     raise DriveError(f"{folder / 'scene.json'}: no scene {wanted!r} among its {len(scenes)}: {names}")
 

@@ -10,7 +10,7 @@ coincide best as they are, and worse when moved by any share of the ego motion s
 are compensated. A frame's stamp is the end of the Pandar64's turn; the PandarGT runs freely.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from perception.core.geometry import invert, rotation_log, se3_from_yaw, transfo
 from perception.core.labels import Labels
 from perception.core.messages import AnyMessage, EgoState, LidarSweep, SweepMotion, Unreadable
 from perception.core.rig import Modality, Sensor, SensorRig
-from perception.sources.arrival import Pending, in_arrival_order
+from perception.sources.arrival import Pending, arrival_span, in_arrival_order
 from perception.sources.image_files import read_image
 from perception.sources.pandaset_cuboids import read_labels
 from perception.sources.pandaset_files import (
@@ -38,7 +38,14 @@ from perception.sources.pandaset_files import (
     sequence_frames,
 )
 from perception.sources.pandaset_geometry import rigid_mount, road_height
-from perception.sources.payloads import choose_scene, image_size, load_camera_frame, point_offsets, read_json
+from perception.sources.payloads import (
+    MAX_POINT_OFFSET_NS,
+    choose_scene,
+    image_size,
+    load_camera_frame,
+    point_offsets,
+    read_json,
+)
 
 F64 = NDArray[np.float64]
 
@@ -81,6 +88,7 @@ class PandaSetSource:
         self._ego_SE3_pose = se3_from_yaw(-np.pi / 2, (0.0, 0.0, self._height_m))
         self._rig = self._build_rig()
         self._frame_of = {int(self._poses.times_ns[k]): k for k in self._frames}
+        self._pending = tuple(self._all_pending())
         self._notes = (*scene_notes, *self._build_notes(height_note))
 
     @property
@@ -96,12 +104,16 @@ class PandaSetSource:
         return self._notes
 
     @property
+    def span_ns(self) -> tuple[int, int]:
+        return arrival_span(self._pending)
+
+    @property
     def label_times_ns(self) -> tuple[int, ...]:
         """Reference times that have a file of cuboids, rising."""
         return tuple(time for time, k in sorted(self._frame_of.items()) if self._cuboids(k).is_file())
 
     def messages(self) -> Iterator[AnyMessage]:
-        return in_arrival_order(self._pending())
+        return in_arrival_order(self._pending)
 
     def labels(self, reference_ns: int) -> Labels | None:
         """Cuboids of the frame stamped `reference_ns`. Raises PayloadError where their file cannot be read.
@@ -127,24 +139,24 @@ class PandaSetSource:
     def _world_SE3_ego(self, time_ns: int) -> F64:
         return self._poses.at(time_ns) @ invert(self._ego_SE3_pose)
 
-    def _pending(self) -> Iterator[Pending]:
+    def _all_pending(self) -> Iterator[Pending]:
         lidar_ns, camera_ns, ego_ns = (
             round(ms * 1e6) for ms in (self._latency.lidar_ms, self._latency.camera_ms, self._latency.ego_ms)
         )
         first, last = max(self._frames[0] - 1, 0), min(self._frames[-1] + 1, len(self._poses.times_ns) - 1)
         for k in range(first, last + 1):
             time_ns = int(self._poses.times_ns[k])
-            yield Pending(earliest_ns=time_ns + ego_ns, load=partial(self._ego_state, k, ego_ns))
+            yield _at(time_ns + ego_ns, partial(self._ego_state, k, ego_ns))
         for k in self._frames:
             time_ns = int(self._poses.times_ns[k])
             if self._sweep_path(k).is_file():
-                yield Pending(earliest_ns=time_ns + lidar_ns, load=partial(self._sweeps, k, lidar_ns))
+                yield _at(time_ns + lidar_ns, partial(self._sweeps, k, lidar_ns), MAX_POINT_OFFSET_NS)
             for name, track in self._tracks.items():
                 path = self._folder / "camera" / name / f"{k:02d}.jpg"
                 if k < len(track.times_ns) and path.is_file():
                     arrival_ns = int(track.times_ns[k]) + camera_ns
                     load = partial(self._image, name, path, int(track.times_ns[k]), arrival_ns)
-                    yield Pending(earliest_ns=arrival_ns, load=load)
+                    yield _at(arrival_ns, load)
 
     def _sweep_path(self, k: int) -> Path:
         return self._folder / "lidar" / f"{k:02d}.pkl.gz"
@@ -269,20 +281,19 @@ class PandaSetSource:
         return tuple(notes)
 
 
-def is_sequence(folder: Path) -> bool:
-    return (folder / "lidar" / "poses.json").is_file()
+def _at(earliest_ns: int, load: Callable[[], Sequence[AnyMessage]], spread_ns: int = 0) -> Pending:
+    return Pending(earliest_ns=earliest_ns, latest_ns=earliest_ns + spread_ns, load=load)
 
 
-def is_pandaset(path: Path) -> bool:
-    """Whether `path` is a sequence or holds some."""
-    return path.is_dir() and (is_sequence(path) or any(is_sequence(child) for child in path.iterdir()))
+def _is_sequence(folder: Path) -> bool:
+    return (folder / "lidar" / "poses.json").is_file() or any(folder.glob("lidar/*.pkl.gz"))
 
 
 def _sequence_folder(root: Path, scene: str | None) -> tuple[Path, tuple[str, ...]]:
-    if is_sequence(root) and scene in (None, root.name):
+    if _is_sequence(root) and scene in (None, root.name):
         return root, ()
-    scenes = {child.name: child for child in root.iterdir() if is_sequence(child)} if root.is_dir() else {}
-    return choose_scene(root, scenes, scene, "PandaSet sequence (a folder with lidar/poses.json)")
+    scenes = {child.name: child for child in root.iterdir() if _is_sequence(child)} if root.is_dir() else {}
+    return choose_scene(root, scenes, scene, "PandaSet sequence (a folder with lidar/poses.json and lidar/NN.pkl.gz)")
 
 
 def _unreadable(sensor: str, capture_ns: int, latency_ns: int, error: PayloadError) -> Unreadable:

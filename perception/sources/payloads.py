@@ -17,8 +17,8 @@ from perception.sources.image_files import read_image
 
 T = TypeVar("T")
 
-MAX_POINT_OFFSET_NS = 2_000_000_000
-"""Points further than this from their sweep's stamp are broken (and would not fit 32 bits)."""
+MAX_POINT_OFFSET_NS = 500_000_000
+"""Points further than this from the stamp of their sweep are broken; a sweep lasts 100 ms."""
 
 _JPEG_SIZE_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 

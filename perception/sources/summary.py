@@ -81,7 +81,7 @@ def summarize(source: Source) -> DriveSummary:
 
 def _summarize_sensor(source: Source, name: str, times: list[int], elements: int, unreadable: int) -> SensorSummary:
     sensor = source.rig[name]
-    steps = np.diff(np.sort(np.array(times, dtype=np.int64)))
+    steps = np.diff(np.sort(np.array(times, dtype=np.float64) - min(times, default=0)))
     median = float(np.median(steps)) if len(steps) else 0.0
     gaps = steps[steps > GAP_PERIODS * median] if len(steps) else steps
     camera = sensor.camera

@@ -65,7 +65,9 @@ class SyntheticSource:
         self._painters = {
             s.name: Painter(s.name, s.camera, s.ego_SE3_sensor) for s in self._rig.sensors if s.camera is not None
         }
-        self._reference = next(s for modality in _REFERENCE_ORDER for s in self._rig.of(modality))
+        reference = next(s for modality in _REFERENCE_ORDER for s in self._rig.of(modality))
+        every = max(1, round(reference.frequency_hz / LABEL_HZ))
+        self._label_times_ns = tuple(self._captures_ns(reference)[::every])
 
     @property
     def drive_id(self) -> str:
@@ -80,32 +82,25 @@ class SyntheticSource:
         return (f"a computed drive of {self._duration_s:g} s, seed {self._seed}",)
 
     @property
+    def span_ns(self) -> tuple[int, int]:
+        plan = self._plan()
+        return min(START_NS, plan[0][0]), plan[-1][0]
+
+    @property
     def label_times_ns(self) -> tuple[int, ...]:
         """Capture times of the reference sensor that are labelled, rising."""
-        every = max(1, round(self._reference.frequency_hz / LABEL_HZ))
-        return tuple(self._captures_ns(self._reference)[::every])
+        return self._label_times_ns
 
     def messages(self) -> Iterator[AnyMessage]:
-        delay_ms = {
-            Modality.CAMERA: self._latency.camera_ms,
-            Modality.LIDAR: self._latency.lidar_ms,
-            Modality.RADAR: self._latency.radar_ms,
-        }
-        plan = [
-            (capture_ns + round(delay_ms[sensor.modality] * 1e6), capture_ns, sensor.name, number)
-            for sensor in self._rig.sensors
-            for number, capture_ns in enumerate(self._captures_ns(sensor))
-        ]
-        ego_delay_ns = round(self._latency.ego_ms * 1e6)
-        ego_ns = _ticks_ns(EGO_HZ, self._duration_s)
-        plan += [(capture_ns + ego_delay_ns, capture_ns, "", number) for number, capture_ns in enumerate(ego_ns)]
+        plan = self._plan()
+        first_ns = min(START_NS, plan[0][0])
         yield RouteCommand(
-            capture_ns=START_NS,
-            arrival_ns=min(START_NS, min(plan)[0]),
+            capture_ns=first_ns,
+            arrival_ns=first_ns,
             command=Command.FOLLOW,
             speed_limit_mps=SPEED_LIMIT_MPS,
         )
-        for arrival_ns, capture_ns, name, number in sorted(plan):
+        for arrival_ns, capture_ns, name, number in plan:
             yield self._sense(name, number, capture_ns, arrival_ns) if name else self._ego(capture_ns, arrival_ns)
 
     def labels(self, reference_ns: int) -> Labels | None:
@@ -131,6 +126,23 @@ class SyntheticSource:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+    def _plan(self) -> list[tuple[int, int, str, int]]:
+        """Arrival, capture, sensor (empty: the ego) and number of every message but the route, in order."""
+        delay_ms = {
+            Modality.CAMERA: self._latency.camera_ms,
+            Modality.LIDAR: self._latency.lidar_ms,
+            Modality.RADAR: self._latency.radar_ms,
+        }
+        plan = [
+            (capture_ns + round(delay_ms[sensor.modality] * 1e6), capture_ns, sensor.name, number)
+            for sensor in self._rig.sensors
+            for number, capture_ns in enumerate(self._captures_ns(sensor))
+        ]
+        ego_delay_ns = round(self._latency.ego_ms * 1e6)
+        ego_ns = _ticks_ns(EGO_HZ, self._duration_s)
+        plan += [(capture_ns + ego_delay_ns, capture_ns, "", number) for number, capture_ns in enumerate(ego_ns)]
+        return sorted(plan)
 
     def _captures_ns(self, sensor: Sensor) -> list[int]:
         offset_ns = round(sensor.offset_ns / 1000) * 1000

@@ -11,7 +11,7 @@ from perception.sync.timing import SensorTiming
 _MEMORY_FACTOR = 4
 _INTERVALS = 8
 # The next message may come this much early against the shortest interval seen, and still not be nearer.
-_EARLIEST_SHARE = 0.75
+_EARLIEST_SHARE = 0.9
 
 
 @dataclass(slots=True)

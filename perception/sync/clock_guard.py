@@ -6,6 +6,9 @@ from enum import Enum
 
 from perception.core.bundle import Stamp
 
+AHEAD_NS = 1_000_000_000
+"""More than transports differ by, and little enough that one time stamp from the future does not hold up the output."""
+
 
 class Verdict(Enum):
     ON_CLOCK = "on_clock"
@@ -28,14 +31,14 @@ class ClockGuard:
     """Follows by how much capture times lead arrival times, over all sensors.
 
     Nothing arrives before it was captured, so a capture far ahead of the fastest transport seen is suspect at once
-    (`ahead_ns`), while one that lags may only be slow (`behind_ns`); so is an arrival far before the latest one. A
+    (`AHEAD_NS`), while one that lags may only be slow (`behind_ns`); so is an arrival far before the latest one. A
     single bad time stamp is left out and changes nothing. The clock itself has jumped when a sensor says so twice in a
     row and more of the living sensors are off the old clock with it than on it: one sensor with a wrong clock never
     takes the others along.
     """
 
-    def __init__(self, *, ahead_ns: int, behind_ns: int, silence_ns: Mapping[str, int]) -> None:
-        self._ahead_ns = min(ahead_ns, behind_ns)
+    def __init__(self, *, behind_ns: int, silence_ns: Mapping[str, int]) -> None:
+        self._ahead_ns = min(AHEAD_NS, behind_ns)
         self._behind_ns = behind_ns
         self._silence_ns = silence_ns
         self._lead_ns: int | None = None
@@ -63,6 +66,10 @@ class ClockGuard:
         leavers = [seen for seen in alive if self._has_left_with(seen, reading)]
         stayers = [seen for seen in alive if self._is_on_clock(seen)]
         is_repeated = previous is not None and self._has_left_with(previous, reading)
+        if is_repeated and len(leavers) >= len(stayers) and 0 < reading.lead_ns - self._lead_ns <= self._behind_ns:
+            # A faster transport than any before, or a small step: those who stay are still on the clock.
+            self._follow(reading)
+            return Verdict.ON_CLOCK
         if not is_repeated or len(leavers) <= len(stayers):
             return Verdict.SUSPECT
         self._lead_ns, self._arrival_ns = max(seen.lead_ns for seen in leavers), stamp.arrival_ns

@@ -45,6 +45,10 @@ class EgoTracker:
         if state.velocity_mps is not None and np.all(np.isfinite(state.velocity_mps)):
             _insert(self._twists, state)
 
+    @property
+    def is_empty(self) -> bool:
+        return not self._poses and not self._twists
+
     def extrapolation_ns(self, time_ns: int) -> int | None:
         """How far `time_ns` lies outside the better of the two tracks; 0 inside, None without any state."""
         reaches = [_outside_ns(track, time_ns) for track in (self._poses, self._twists) if track]
@@ -54,7 +58,8 @@ class EgoTracker:
         """Motion from `span_ns` before to `span_ns` after a reference time, with a knot every 10 ms or finer.
 
         From poses, else from velocities and yaw rates. A track that ends up to `MAX_EXTRAPOLATION_NS` short of the
-        reference goes on at its last velocity; one that ends earlier is not used. Source NONE (standing) without either.
+        reference goes on at its last velocity; one that ends earlier is not used. Without either the ego is taken to
+        stand, with source NONE.
         """
         knots = _knots(reference_ns, span_ns)
         if self._poses and _outside_ns(self._poses, reference_ns) <= MAX_EXTRAPOLATION_NS:

@@ -44,7 +44,6 @@ class Synchronizer:
         self._max_jump_ns = round(config.max_jump_s * 1e9)
         self._deadline_ns = round(config.deadline_ms * MS)
         self._guard = ClockGuard(
-            ahead_ns=round(config.silence_ms * MS),
             behind_ns=self._max_jump_ns,
             silence_ns={name: timing.silence_ns for name, timing in self._timings.items()},
         )
@@ -96,6 +95,10 @@ class Synchronizer:
         if self._now_ns is None or self._policy.leader(self._buffers, self._now_ns) != self._policy.order[0]:
             return True
         return self._policy.may_want(sensor, capture_ns, self._newest_ns)
+
+    def is_open(self, sensor: str, capture_ns: int) -> bool:
+        """Whether the bundle that this message opened still waits for others."""
+        return any(one.reference_ns == capture_ns and one.reference_sensor == sensor for one in self._open)
 
     def is_silent(self, sensor: str) -> bool:
         """Whether nobody waits for this sensor at present. Raises KeyError on an unknown one."""

@@ -5,7 +5,7 @@ import numpy as np
 from sim.actors.body import Body
 from sim.actors.cars import HEADLIGHT, PLATE, TAILLIGHT
 from sim.actors.people import Person, figure, Pose
-from sim.actors.solids import DARK, STEEL, TYRE, Color, Skin, Solid, box, ellipsoid, tube
+from sim.actors.solids import DARK, STEEL, TYRE, Color, Skin, Solid, box, ellipsoid, hoop, tube
 
 PEDAL_PHASES = 6
 
@@ -14,7 +14,7 @@ def bicycle(paint: Color, person: Person) -> Body:
     """A bicycle with its rider, in `PEDAL_PHASES` phases of pedalling."""
     frame: Skin = ("metal", paint)
     steel: Skin = ("metal", STEEL)
-    wheels = [_thin_wheel(x, 0.34, 0.045) for x in (0.53, -0.53)]
+    wheels = [hoop((x, 0, 0.34), 0.34, 0.045, TYRE) for x in (0.53, -0.53)]
     crank, seat, head = np.array([-0.05, 0, 0.29]), np.array([-0.22, 0, 0.90]), np.array([0.40, 0, 0.88])
     tubes = [
         tube(crank, seat, (0.02, 0.02), frame, 5), tube(crank, head, (0.022, 0.022), frame, 5),

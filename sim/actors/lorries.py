@@ -173,7 +173,10 @@ def _rear(x_m: float, width_m: float, z_m: float) -> list[Solid]:
 
 
 def _axle(x_m: float, width_m: float, radius_m: float) -> list[Solid]:
-    return [part for side in (1, -1) for part in wheel(x_m, side * (width_m / 2 - 0.17), radius_m, 0.32)]
+    """Two wheels that show a little beside the body, and the beam between them."""
+    reach = width_m / 2 - 0.14
+    beam = tube((x_m, -reach, radius_m), (x_m, reach, radius_m), (0.09, 0.09), FRAME, 5)
+    return [beam, *(part for side in (1, -1) for part in wheel(x_m, side * reach, radius_m, 0.32))]
 
 
 def _beam(start: tuple[float, float, float], end: tuple[float, float, float], half_m: float, skin: Skin) -> Solid:

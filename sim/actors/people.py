@@ -49,14 +49,14 @@ def _gait(angle: float) -> Pose:
     """Walking at a phase angle: hips swing as a sine, the knee bends while its leg swings forward."""
 
     def leg(a: float) -> tuple[float, float]:
-        return 0.42 * np.sin(a) + 0.05, 0.10 + 0.80 * max(0.0, np.cos(a)) ** 1.5
+        return 0.36 * np.sin(a) + 0.05, 0.10 + 0.75 * max(0.0, np.cos(a)) ** 1.5
 
     (left_hip, left_knee), (right_hip, right_knee) = leg(angle), leg(angle + np.pi)
     return Pose(
         hips=(left_hip, right_hip),
         knees=(left_knee, right_knee),
-        shoulders=(-0.45 * np.sin(angle), 0.45 * np.sin(angle)),
-        elbows=(0.35, 0.35),
+        shoulders=(-0.38 * np.sin(angle), 0.38 * np.sin(angle)),
+        elbows=(0.28, 0.28),
         lean=0.05,
     )
 

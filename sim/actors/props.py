@@ -1,5 +1,7 @@
 """Cones, barriers and signal heads."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from sim.actors.body import Body
@@ -27,9 +29,14 @@ def traffic_cone(height_m: float) -> Body:
 
 def jersey_barrier(length_m: float) -> Body:
     """A concrete barrier, wide at its foot; x across it, its length along y (nuScenes labels barriers so)."""
-    profile = [(-0.30, 0.0), (0.30, 0.0), (0.30, 0.08), (0.16, 0.33), (0.10, 0.82), (-0.10, 0.82), (-0.16, 0.33), (-0.30, 0.08)]
-    ends = [[(x, y, z) for x, z in profile] for y in (-length_m / 2, length_m / 2)]
-    return Body(phases=((loft(np.array(ends), ("concrete", (168, 166, 160))),),))
+    concrete: Skin = ("concrete", (168, 166, 160))
+    levels = ((0.0, 0.30), (0.08, 0.30), (0.33, 0.16), (0.82, 0.10))
+    parts = []
+    for (low, wide), (high, narrow) in pairwise(levels):
+        profile = [(-wide, low), (wide, low), (narrow, high), (-narrow, high)]
+        ends = [[(x, y, z) for x, z in profile] for y in (-length_m / 2, length_m / 2)]
+        parts.append(loft(np.array(ends), concrete))
+    return Body(phases=(tuple(parts),))
 
 
 def board_barrier(length_m: float) -> Body:

@@ -92,6 +92,22 @@ def tube(start_m: ArrayLike, end_m: ArrayLike, radii_m: tuple[float, float], ski
     return loft(np.stack([a + circle * radii_m[0], b + circle * radii_m[1]]), skin)
 
 
+def hoop(center_m: ArrayLike, radius_m: float, width_m: float, skin: Skin, sides: int = 14) -> Solid:
+    """A standing ring about the y axis, triangular in section: a wheel that one sees through. radius_m: the outer one."""
+    angle = 2 * np.pi * np.arange(sides) / sides
+    spoke = np.stack([np.cos(angle), np.zeros(sides), np.sin(angle)], axis=1)
+    half = np.array([0.0, width_m / 2, 0.0])
+    rims = [spoke * radius_m - half, spoke * radius_m + half, spoke * (radius_m - 1.3 * width_m)]
+    base = np.arange(3 * sides).reshape(3, sides)
+    faces = []
+    for k in range(3):
+        near, far = base[k], base[(k + 1) % 3]
+        near_next, far_next = np.roll(near, -1), np.roll(far, -1)
+        faces.append(np.stack([near, near_next, far_next, near, far_next, far], axis=-1).reshape(-1, 3))
+    triangles = np.concatenate(faces)
+    return _solid(np.concatenate(rims) + np.asarray(center_m), triangles, [skin] * len(triangles))
+
+
 def ellipsoid(center_m: ArrayLike, radii_m: ArrayLike, skin: Skin, sides: int = 6, rows: int = 3) -> Solid:
     """An ellipsoid of few faces, its poles flattened to small caps."""
     polar = np.linspace(0.12, 0.88, rows + 1) * np.pi

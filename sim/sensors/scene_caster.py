@@ -86,6 +86,7 @@ class SceneCaster:
     def __init__(self, scene: SceneView, factory: RayCasterFactory) -> None:
         scenery = scene.scenery
         meshes = [scenery, *(mesh for model in scene.models.values() for mesh in model.phases)]
+        self.models = scene.models
         self.surfaces = SurfaceTable.of(meshes)
         self._scenery = factory(scenery.vertices_m, scenery.triangles)
         self._library = ActorLibrary.of(scene.models, len(scenery.triangles), factory)
@@ -117,6 +118,11 @@ class SceneCaster:
         crossings = self._cross(rays, tracks, min(reach_m, within_m))
         blocked[crossings.ray[crossings.distance_m < within_m]] = True
         return blocked
+
+    def boxes_of(self, tracks: ActorTracks) -> tuple[F64, F64]:
+        """Centre and half size (K, 3) of each actor's box as it is now, in its own frame."""
+        slots = self._library.slots_of(tracks.states.model, tracks.states.phase)
+        return self._library.center_m[slots], self._library.half_m[slots]
 
     def _cross(self, rays: Rays, tracks: ActorTracks, reach_m: float) -> _Crossings:
         """Every meeting of a ray with an actor, occluded or not."""

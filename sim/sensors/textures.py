@@ -51,7 +51,7 @@ class TextureAtlas:
 def sample_image(image: U8, x: F32, y: F32) -> U8:
     """Bilinear samples (C, N) of an image (H, W, C) at pixel positions (N,); at the border the edge repeats."""
     n = len(x)
-    rows = -(-n // _REMAP_COLUMNS)
+    rows = max(1, -(-n // _REMAP_COLUMNS))
     places = np.zeros((2, rows * _REMAP_COLUMNS), dtype=np.float32)
     places[0, :n], places[1, :n] = x, y
     grid = places.reshape(2, rows, _REMAP_COLUMNS)

@@ -253,7 +253,7 @@ def test_a_clock_that_jumps_for_all_is_followed(seed: int, jump_s: int, moves_ar
     assert dropped[DropCause.CLOCK_JUMP] < len(stamps) / 4
 
 
-@pytest.mark.parametrize("offset_s", [-300, 0.9, 3, 300])
+@pytest.mark.parametrize("offset_s", [-300, 1.5, 3, 300])
 def test_one_sensor_with_a_wrong_clock_takes_no_other_along(offset_s: float) -> None:
     stamps = messages(Trouble(seed=3, jitter_ms=2.0, delay_ms=5.0))
     wrong = [replace(s, capture_ns=s.capture_ns + round(offset_s * 1e9)) if s.sensor == "cam_b" else s for s in stamps]

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from perception.config.schema import ModelConfig
-from perception.models.blocks import ConvNorm, ResidualBlock
+from perception.models.blocks import ConvNorm, ResidualBlock, to_tokens
 
 STRIDE = 16
 PIXEL_MEAN = 128.0
@@ -13,7 +13,7 @@ PIXEL_SCALE = 64.0
 
 
 class CameraEncoder(nn.Module):
-    """Images (B, 3, H, W) uint8 RGB to features (B, C, H/16, W/16)."""
+    """Images (B, 3, H, W) uint8 RGB to tokens (B, T, C), row by row; T = H/16 * W/16."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -39,5 +39,4 @@ class CameraEncoder(nn.Module):
         fine = self.lateral8(functional.avg_pool2d(x8, 2))  # (B, C, H/16, W/16): small objects
         coarse = self.lateral32(x32)  # (B, C, H/32, W/32): context
         coarse = functional.interpolate(coarse, size=x16.shape[-2:], mode="nearest")  # (B, C, H/16, W/16)
-        features: Tensor = self.lateral16(x16) + fine + coarse  # (B, C, H/16, W/16)
-        return features
+        return to_tokens(self.lateral16(x16) + fine + coarse)  # (B, T, C)

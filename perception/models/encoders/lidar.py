@@ -5,12 +5,12 @@ from torch.nn import functional
 
 from perception.config.schema import ModelConfig
 from perception.core.errors import ModelError
-from perception.models.blocks import ConvNorm, ResidualBlock
+from perception.models.blocks import ConvNorm, ResidualBlock, to_tokens
 from perception.models.encoders.pillars import Pillars
 
 
 class LidarEncoder(nn.Module):
-    """Points (B, P, 5) in the order of `LIDAR_FIELDS` and their count (B,) to features (B, C, G, G).
+    """Points (B, P, 5) in the order of `LIDAR_FIELDS` and their count (B,) to tokens (B, G * G, C).
 
     Stage i has stride 2^i on the canvas; the stages at the resolution of the bird's-eye view and coarser are summed.
     """
@@ -45,5 +45,4 @@ class LidarEncoder(nn.Module):
             merged.append(
                 functional.interpolate(y, size=(self.bev_cells, self.bev_cells), mode="nearest")
             )  # (B, C, G, G)
-        features: Tensor = sum(merged[1:], merged[0])  # (B, C, G, G)
-        return features
+        return to_tokens(sum(merged[1:], merged[0]))  # (B, G * G, C)

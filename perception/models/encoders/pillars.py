@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from perception.models.blocks import FeedForward
+from perception.models.blocks import FeedForward, to_map
 
 
 class Pillars(nn.Module):
@@ -36,5 +36,5 @@ class Pillars(nn.Module):
             canvas = features.new_zeros(batch * (cells * cells + 1), self.channels)
             index = flat.reshape(-1, 1).expand(-1, self.channels)  # (B * P, C)
             canvas = canvas.scatter_reduce(0, index, features.flatten(0, 1), "amax")  # (B * (cells^2 + 1), C)
-        real: Tensor = canvas.view(batch, cells * cells + 1, -1)[:, :-1]  # (B, cells^2, C)
-        return real.reshape(batch, cells, cells, -1).permute(0, 3, 1, 2)  # (B, C, cells, cells), channels last
+        real = canvas.view(batch, cells * cells + 1, -1)[:, :-1]  # (B, cells^2, C)
+        return to_map(real, cells, cells)  # (B, C, cells, cells)

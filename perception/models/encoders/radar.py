@@ -3,12 +3,12 @@
 from torch import Tensor, nn
 
 from perception.config.schema import ModelConfig
-from perception.models.blocks import ConvNorm, ResidualBlock
+from perception.models.blocks import ConvNorm, ResidualBlock, to_tokens
 from perception.models.encoders.pillars import Pillars
 
 
 class RadarEncoder(nn.Module):
-    """Returns (B, P, 7) in the order of `RADAR_FIELDS` and their count (B,) to features (B, C, G, G)."""
+    """Returns (B, P, 7) in the order of `RADAR_FIELDS` and their count (B,) to tokens (B, G * G, C)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -21,5 +21,4 @@ class RadarEncoder(nn.Module):
     def forward(self, points: Tensor, count: Tensor) -> Tensor:
         x = self.pillars(points, count)  # (B, Cr, G, G)
         x = self.spread(x)  # (B, Cr, G, G)
-        features: Tensor = self.widen(x)  # (B, C, G, G)
-        return features
+        return to_tokens(self.widen(x))  # (B, G * G, C)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from perception.config.schema import ModelConfig
 from perception.core.taxonomy import CLASSES
-from perception.models.blocks import ConvNorm, cell_centers, start_small
+from perception.models.blocks import ConvNorm, cell_centers, start_small, to_tokens
 from perception.models.boxes import BOX_FIELDS, boxes_at, offsets_to_boxes
 
 PRIOR = 0.01
@@ -31,14 +31,14 @@ class DenseHead(nn.Module):
 
     def reset(self) -> None:
         """Start from the prior; called once the convolutions have their first weights."""
-        start_small(self.heat, std=0.05, bias=PRIOR_LOGIT)
+        start_small(self.heat, std=0.08, bias=PRIOR_LOGIT)
         start_small(self.box, std=0.01)
         start_small(self.drivable, std=0.01)
 
     def forward(self, bev: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = self.hidden(bev)  # (B, 64, G, G)
         heat: Tensor = self.heat(x)  # (B, classes, G, G)
-        raw = self.box(x).flatten(2).transpose(1, 2)  # (B, G * G, 10)
+        raw = to_tokens(self.box(x))  # (B, G * G, 10)
         boxes = offsets_to_boxes(raw, boxes_at(self.centers_m))  # (B, G * G, 10)
         drivable: Tensor = self.drivable(x)[:, 0]  # (B, G, G)
         return heat, boxes, drivable

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from perception.config.schema import ModelConfig
 from perception.core.taxonomy import CLASSES
-from perception.models.blocks import ConvNorm, start_small
+from perception.models.blocks import ConvNorm, start_small, to_map
+from perception.models.encoders.camera import STRIDE
 from perception.models.heads.dense import PRIOR_LOGIT
 
 HIDDEN = 64
@@ -21,10 +22,11 @@ class ImageTensors:
 
 
 class ImageHead(nn.Module):
-    """Camera features (B, C, h, w) to `ImageTensors`."""
+    """Camera tokens (B, T, C) to `ImageTensors`."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.rows, self.columns = config.image.height_px // STRIDE, config.image.width_px // STRIDE
         self.hidden = ConvNorm(config.width, HIDDEN, kernel=1)
         self.heat = nn.Conv2d(HIDDEN, len(CLASSES), 1)
         self.depth = nn.Conv2d(HIDDEN, 1, 1)
@@ -35,5 +37,5 @@ class ImageHead(nn.Module):
         start_small(self.depth, std=0.01)
 
     def forward(self, features: Tensor) -> ImageTensors:
-        x = self.hidden(features)  # (B, 64, h, w)
+        x = self.hidden(to_map(features, self.rows, self.columns))  # (B, 64, h, w)
         return ImageTensors(heat_logits=self.heat(x), log_depth=self.depth(x)[:, 0])

@@ -47,9 +47,9 @@ class PathHead(nn.Module):
         condition = self.condition(ego / self.units)  # (B, C)
         x = self.mode_queries + condition[:, None]  # (B, modes, C)
         x = x + self.object_attention(self.norms[0](x), objects, objects)  # (B, modes, C)
-        bev = memory.content[:, : self.bev_tokens]  # (B, 1 + S * S, C)
-        keys = bev + memory.position[:, : self.bev_tokens]
-        x = x + self.bev_attention(self.norms[1](x), keys, bev, memory.bias[:, : self.bev_tokens])  # (B, modes, C)
+        bev = slice(0, self.bev_tokens)
+        around = memory.keys[:, bev], memory.values[:, bev], memory.bias[:, bev]  # (B, 1 + S * S, C), (B, 1 + S * S)
+        x = x + self.bev_attention(self.norms[1](x), *around)  # (B, modes, C)
         x = x + self.feed_forward(self.norms[2](x))  # (B, modes, C)
         x = self.norms[3](x)  # (B, modes, C)
 

@@ -1,0 +1,125 @@
+"""The ego in the closed loop: a driver asked at a steady rate, a vehicle that does what it can, a world told where it is."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from perception.core.messages import Signal
+from perception.core.results import PerceptionResult
+from sim.ego import VehicleSpec, VehicleState, drive, footprint, state_from_pose
+from sim.obstacles import Obstacles
+from sim.path import Path, speed_profile
+from sim.right_of_way import Junction, junctions_on
+from sim.scenario import StartConfig
+from sim.situation import Ahead, Driver, Heard, Situation
+from sim.world import World
+
+TICK_NS = 50_000_000
+LATERAL_MPS2 = 2.2
+PLANNED_BRAKING_MPS2 = 1.8
+ROUTE_SMOOTHING_M = 1.0
+LOOK_AHEAD_M = 120.0
+"""Lights further than this are not looked at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Pending:
+    """A result on its way to the driver."""
+
+    effective_ns: int
+    heard: Heard
+
+
+class EgoLoop:
+    """Moves the ego of a world. `watch` is shown every situation in which the driver is asked."""
+
+    def __init__(
+        self,
+        world: World,
+        driver: Driver,
+        start: StartConfig,
+        watch: Callable[[Situation], None] | None = None,
+    ) -> None:
+        self._world, self._driver, self._watch = world, driver, watch
+        self.spec = VehicleSpec.of(world.settings.ego)
+        route = world.route
+        self.path = Path.along(route.points_m, route.speed_limit_mps, ROUTE_SMOOTHING_M)
+        self._profile = speed_profile(self.path, LATERAL_MPS2, PLANNED_BRAKING_MPS2, ends_standing=True)
+        self._junctions = junctions_on(world.net, route)
+        first = state_from_pose(world.ego_at(0))
+        self._s = float(self.path.project(np.array([[first.x_m, first.y_m]]), route.start_m)[0][0])
+        self.state = self._start = _beside(first, self.path, self._s, start)
+        self._pending: deque[_Pending] = deque()
+        self._heard: Heard | None = None
+
+    @property
+    def s_m(self) -> float:
+        """Arc length of the rear axle along the route."""
+        return self._s
+
+    def hear(self, result: PerceptionResult, effective_ns: int) -> None:
+        """Let the driver know a result from `effective_ns` on."""
+        heard = Heard(result=result, world_SE3_ego=self._world.ego_at(result.reference_ns).world_SE3_ego)
+        self._pending.append(_Pending(effective_ns=effective_ns, heard=heard))
+
+    def advance_to(self, time_ns: int) -> None:
+        """Drive on until the world knows the ego at `time_ns`."""
+        while self.state.time_ns < time_ns:
+            self._world.advance_to(self.state.time_ns)
+            situation = self.situation()
+            if self._watch is not None:
+                self._watch(situation)
+            target = self._driver.act(situation)
+            self.state = drive(self.state, target, self.state.time_ns + TICK_NS, self.spec)
+            self._world.set_ego(self.state.pose(self.spec))
+        self._world.advance_to(time_ns)
+
+    def situation(self) -> Situation:
+        """What there is to know now."""
+        now, world = self.state.time_ns, self._world
+        while self._pending and self._pending[0].effective_ns <= now:
+            self._heard = self._pending.popleft().heard
+        s, offset = self.path.project(np.array([[self.state.x_m, self.state.y_m]]), self._s)
+        self._s = float(s[0])
+        return Situation(
+            state=self.state,
+            start=self._start,
+            spec=self.spec,
+            path=self.path,
+            profile_mps=self._profile,
+            s_m=self._s,
+            offset_m=float(offset[0]),
+            obstacles=Obstacles.of(world.actors_at(now), world.models, float(world.ego_at(now).world_SE3_ego[2, 3])),
+            ahead=self._ahead(now),
+            heard=self._heard,
+        )
+
+    def _ahead(self, time_ns: int) -> Ahead:
+        front = self._s + self.spec.front_m
+        # Inside a junction its right of way still holds, until the ego is through.
+        here = next((j for j in self._junctions if j.end_m + self.spec.rear_overhang_m > self._s), None)
+        has_priority = here is None or here.has_priority
+        stop = next((line for line in self._world.route.stop_lines if line.arc_m > front - 1.0), None)
+        if stop is None or stop.arc_m - front > LOOK_AHEAD_M:
+            return Ahead(has_priority=has_priority)
+        return Ahead(
+            signal=self._world.signal_at(stop, time_ns), line_m=stop.arc_m - self._s, has_priority=has_priority
+        )
+
+
+def is_off_road(situation: Situation, is_drivable: Callable[[np.ndarray], np.ndarray]) -> bool:
+    """Whether a wheel is where none may drive."""
+    state, spec = situation.state, situation.spec
+    wheels = footprint(np.array([state.x_m, state.y_m]), state.yaw_rad, (spec.wheelbase_m, 0.0, 0.45 * spec.width_m))
+    return not bool(np.all(is_drivable(wheels)))
+
+
+def _beside(first: VehicleState, path: Path, s_m: float, start: StartConfig) -> VehicleState:
+    """The start that a scenario asks for, off the path or on it."""
+    point, heading, _ = path.at(np.array([s_m]))
+    normal = np.array([-np.sin(heading[0]), np.cos(heading[0])])
+    x, y = point[0] + start.offset_m * normal
+    yaw = float(heading[0]) + start.heading_rad
+    return replace(first, x_m=float(x), y_m=float(y), yaw_rad=yaw, speed_mps=start.speed_mps)

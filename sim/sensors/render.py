@@ -1,0 +1,190 @@
+"""Light along rays at one moment of a world: what a camera's pixels are made from."""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.scene import MATERIAL_INDEX, ActorModel, EgoPose, SceneView
+from sim.sensors.lamps import Lamps, glow_of, street_lamps
+from sim.sensors.scene_caster import Hits, Rays, SceneCaster
+from sim.sensors.shading import Fragments, Shader
+from sim.sensors.sky import Sky
+from sim.sensors.textures import TextureAtlas
+from sim.sensors.tracks import ActorTracks
+from sim.weather import Weather
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+U8 = NDArray[np.uint8]
+Bool = NDArray[np.bool_]
+
+VIEW_M: Final = 250.0
+"""Actors further away are not drawn."""
+SHADOW_M: Final = 120.0
+"""Beyond, a shadow is smaller than a pixel of the cameras here: all is taken to be lit."""
+NEARBY_M: Final = 5.0
+"""Only what is nearer than this keeps the sky's light from a surface."""
+DOME: Final = 16
+"""Directions to the sky, shared out over blocks of 4x4 pixels."""
+_NO_SIGNAL: Final = 255
+_LIFT_M: Final = np.float32(0.015)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Moment:
+    """The world during one exposure. lit_signal: (K,) uint8 lamp material that shines on each actor, 255 for none."""
+
+    ego: EgoPose
+    tracks: ActorTracks
+    lamps: Lamps
+    lit_signal: U8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sight:
+    """What N rays saw. rows: (M,) those that hit a surface; fragments: M of them, the light of their sky still unknown."""
+
+    rays: Rays
+    hits: Hits
+    rows: I64
+    fragments: Fragments
+
+
+class Renderer:
+    """Draws one world in one weather; shared by all cameras and threads."""
+
+    def __init__(self, scene: SceneView, caster: SceneCaster, weather: Weather, seed: int) -> None:
+        rng = np.random.default_rng([seed, 0x5C3])
+        self.weather = weather
+        self.sky = Sky(weather, rng)
+        self._caster = caster
+        self._shader = Shader(weather, self.sky.daylight, TextureAtlas(rng))
+        self._street = street_lamps(scene.scenery) if weather.is_dark else np.zeros((0, 3))
+        self._front = {name: _headlamps_at(model) for name, model in scene.models.items()}
+        self._dome = _dome(DOME)
+
+    def moment(self, scene: SceneView, time_ns: int, knots_ns: I64) -> Moment:
+        tracks = ActorTracks.sample(scene, knots_ns)
+        ego = scene.ego_at(time_ns)
+        lit = np.full(len(tracks.states), _NO_SIGNAL, dtype=np.uint8)
+        for actor, name in scene.signal_lamps_at(time_ns).items():
+            lit[tracks.states.actor_id == actor] = MATERIAL_INDEX[name]
+        lamps = Lamps.none()
+        if self.weather.is_dark:
+            front = np.array([self._front[name] for name in tracks.states.model], dtype=np.float64)
+            lamps = Lamps.near(ego, tracks, front, self._street)
+        return Moment(ego=ego, tracks=tracks, lamps=lamps, lit_signal=lit)
+
+    def look(self, rays: Rays, moment: Moment, pixel_rad: float) -> Sight:
+        """Find what rays see, with the sun's shadows; pixel_rad: angle that a pixel covers."""
+        hits = self._caster.cast(rays, moment.tracks, VIEW_M)
+        rows = np.flatnonzero(hits.is_hit)
+        surface, actor, distance = hits.surface[rows], hits.actor[rows], hits.distance_m[rows]
+        table = self._caster.surfaces
+        direction = rays.direction[:, rows]
+        origin = rays.origin_m[:, rows] if rays.origin_m.shape[1] > 1 else rays.origin_m
+        position = origin.astype(np.float32) + distance * direction
+        local_normal = table.normal.take(surface, axis=1)
+        local, normal = position.copy(), local_normal.copy()
+        _into_actor_frames(moment.tracks, actor, local, normal)
+        away = np.einsum("in,in->n", direction, normal) > 0
+        normal[:, away] *= -1
+        material = table.material[surface]
+        lit = np.where(actor >= 0, np.append(moment.lit_signal, _NO_SIGNAL)[actor], _NO_SIGNAL).astype(np.uint8)
+        fragments = Fragments(
+            direction=direction,
+            distance_m=distance,
+            footprint_m=distance * np.float32(pixel_rad),
+            position_m=position,
+            normal=normal,
+            local_m=local,
+            local_normal=local_normal,
+            material=material,
+            albedo=table.albedo.take(surface, axis=1),
+            sunlit=self._sunlit(position, normal, distance, moment.tracks),
+            open_sky=np.ones(len(rows), dtype=np.float32),
+            glow=glow_of(material, surface.astype(np.int64) // 2, lit, self.weather),
+        )
+        return Sight(rays=rays, hits=hits, rows=rows, fragments=fragments)
+
+    def faces(self, hits: Hits) -> I64:
+        """A number (N,) for what each ray hit, equal where no edge lies between: same actor, look and direction."""
+        face = self._caster.surfaces.face[hits.surface] + ((hits.actor.astype(np.int64) + 1) << 48)
+        face[~hits.is_hit] = -1
+        return face
+
+    def open_sky(self, sight: Sight, moment: Moment, pattern: NDArray[np.int64]) -> F32:
+        """Whether one direction of the sky's dome is free, (M,) 0 or 1; pattern: (M,) which of the `DOME` directions."""
+        seen = sight.fragments
+        free = np.ones(len(sight.rows), dtype=np.float32)
+        near = np.flatnonzero(seen.distance_m < SHADOW_M / 2)
+        direction = self._dome[:, pattern[near]] + seen.normal[:, near]
+        direction /= np.linalg.norm(direction, axis=0)
+        rays = Rays(origin_m=seen.position_m[:, near] + _LIFT_M * seen.normal[:, near], direction=direction)
+        free[near] = ~self._caster.is_blocked(rays, _still(moment.tracks), VIEW_M, within_m=NEARBY_M)
+        return free
+
+    def radiance(self, sight: Sight, moment: Moment, open_sky: F32) -> F32:
+        """Light (3, N) along all rays of a sight: sky where nothing was hit."""
+        light = np.empty((3, len(sight.rays)), dtype=np.float32)
+        empty = np.flatnonzero(~sight.hits.is_hit)
+        light[:, empty] = self.sky.radiance(sight.rays.direction[:, empty])
+        light[:, sight.rows] = self._shader.shade(replace(sight.fragments, open_sky=open_sky), moment.lamps)
+        return light
+
+    def _sunlit(self, position: F32, normal: F32, distance: F32, tracks: ActorTracks) -> F32:
+        daylight = self.sky.daylight
+        if not daylight.has_shadows:
+            return np.ones(len(distance), dtype=np.float32)
+        facing = daylight.sun_direction @ normal
+        lit = np.ones(len(distance), dtype=np.float32)
+        ask = np.flatnonzero((facing > 0) & (distance < SHADOW_M))
+        sun = np.broadcast_to(daylight.sun_direction[:, None], (3, len(ask)))
+        rays = Rays(origin_m=position[:, ask] + _LIFT_M * normal[:, ask], direction=sun)
+        lit[ask] = ~self._caster.is_blocked(rays, _still(tracks), VIEW_M)
+        return lit
+
+
+def _still(tracks: ActorTracks) -> ActorTracks:
+    """Tracks of one knot: shadows are cast by actors as they stand in the middle of the exposure."""
+    if len(tracks.knots_ns) == 1:
+        return tracks
+    middle = slice(tracks.middle, tracks.middle + 1)
+    return replace(
+        tracks,
+        knots_ns=tracks.knots_ns[middle],
+        position_m=tracks.position_m[middle],
+        rotation=tracks.rotation[middle],
+        turn_rad=tracks.turn_rad[:0],
+    )
+
+
+def _into_actor_frames(tracks: ActorTracks, actor: NDArray[np.int32], position: F32, normal: F32) -> None:
+    """Turn positions (3, M) of points on actors into actors' frames, and their normals out of them, in place."""
+    rows = np.flatnonzero(actor >= 0)
+    who = actor[rows]
+    r = tracks.rotation[tracks.middle].astype(np.float32)[who]
+    offset = (position[:, rows] - tracks.position_m[tracks.middle].T[:, who]).astype(np.float32)
+    position[:, rows] = np.einsum("nji,jn->in", r, offset)
+    normal[:, rows] = np.einsum("nij,jn->in", r, normal[:, rows])
+
+
+def _headlamps_at(model: ActorModel) -> float:
+    """How far ahead of its origin a model has headlamps; nan without."""
+    mesh = model.phases[0]
+    rows = mesh.material == MATERIAL_INDEX["headlight"]
+    return float(mesh.vertices_m[mesh.triangles[rows], 0].max()) if rows.any() else float("nan")
+
+
+def _dome(n: int) -> F32:
+    """Points (3, n) spread over the unit sphere; added to a normal they make a cosine-weighted set of directions."""
+    i = np.arange(n) + 0.5
+    z = 1 - 2 * i / n
+    turn = np.pi * (1 + 5**0.5) * i
+    flat = np.sqrt(1 - z * z)
+    # 0.98: a point opposite the normal would leave no direction at all. Neighbours in a block take far apart points.
+    sphere = 0.98 * np.stack([flat * np.cos(turn), flat * np.sin(turn), z]).astype(np.float32)
+    return sphere[:, (np.arange(n) * 7) % n]

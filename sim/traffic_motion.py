@@ -1,0 +1,154 @@
+"""From SUMO's steps to smooth motion: bodies that follow their front like real ones, trailers that swing, any time.
+
+SUMO moves points along lanes. Each body is dragged by its front bumper, its rear axle following without slipping (a
+tractrix, the kinematics of a bicycle model seen from the front); a trailer is dragged by its kingpin in the same way.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.core.geometry import wrap_angle
+from sim.actors.pool import Pool
+from sim.traffic_types import FleetType, TrafficFrame
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
+PERSON_AXLE_M = 0.3
+"""A walker turns as if towed on so short a bar."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Knot:
+    """All moving bodies at one step, by rising id. state: (K, 5) x, y of the middle of the footprint, yaw (unwrapped),
+    way travelled, height above the road. model: (K,) indices into the pool's names.
+    """
+
+    actor_id: I64
+    model: I64
+    state: F64
+
+
+class Dragger:
+    """Turns frames into knots, one after the other."""
+
+    def __init__(self, fleet: tuple[FleetType, ...], pool: Pool, pavement_m: float) -> None:
+        names = {name: index for index, name in enumerate(pool.actors)}
+        actors = [pool.actors[entry.model] for entry in fleet]
+        self._pavement_m = pavement_m
+        self._model = np.array([names[entry.model] for entry in fleet])
+        is_person = np.array([entry.vehicle_class == "pedestrian" for entry in fleet])
+        self._front = np.where(is_person, 0.0, [actor.length_m / 2 for actor in actors])
+        self._axle = np.where(is_person, PERSON_AXLE_M, self._front - [actor.rear_axle_m for actor in actors])
+        self._hitch = np.array([actor.hitch_m or 0.0 for actor in actors])
+        trailers = [None if entry.trailer is None else pool.actors[entry.trailer] for entry in fleet]
+        self._trailer = np.array([-1 if entry.trailer is None else names[entry.trailer] for entry in fleet])
+        self._kingpin = np.array([(t.kingpin_m or 0.0) if t is not None else 0.0 for t in trailers])
+        self._trailer_axle = self._kingpin - [t.rear_axle_m if t is not None else 0.0 for t in trailers]
+        self._bodies = Dragged.nothing()
+        self._trailers = Dragged.nothing()
+
+    def knot(self, frame: TrafficFrame) -> Knot:
+        """Where bodies are after one more step."""
+        kind = frame.fleet
+        self._bodies = self._bodies.pulled(frame.actor_id, frame.front_m, frame.yaw_rad, self._axle[kind])
+        yaw = self._bodies.yaw_rad
+        heading = np.stack([np.cos(yaw), np.sin(yaw)], axis=1)
+        center = frame.front_m - self._front[kind, None] * heading
+        raised = np.where(frame.is_raised, self._pavement_m, 0.0)
+        state = np.column_stack([center, yaw, self._bodies.way_m, raised])
+        rows = np.flatnonzero(self._trailer[kind] >= 0)
+        towed = kind[rows]
+        pins = center[rows] + self._hitch[towed, None] * heading[rows]
+        self._trailers = self._trailers.pulled(frame.actor_id[rows] + 1, pins, yaw[rows], self._trailer_axle[towed])
+        swing = self._trailers.yaw_rad
+        behind = pins - self._kingpin[towed, None] * np.stack([np.cos(swing), np.sin(swing)], axis=1)
+        trailer_state = np.column_stack([behind, swing, self._trailers.way_m, np.zeros(len(rows))])
+        ids = np.concatenate([frame.actor_id, frame.actor_id[rows] + 1])
+        order = np.argsort(ids)
+        return Knot(
+            actor_id=ids[order],
+            model=np.concatenate([self._model[kind], self._trailer[towed]])[order],
+            state=np.concatenate([state, trailer_state])[order],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Dragged:
+    """Bodies pulled by a point, by rising id. pull_m: (K, 2). yaw_rad: (K,) unwrapped. way_m: (K,) of the point."""
+
+    actor_id: I64
+    pull_m: F64
+    yaw_rad: F64
+    way_m: F64
+
+    @classmethod
+    def nothing(cls) -> "Dragged":
+        return cls(actor_id=np.zeros(0, dtype=np.int64), pull_m=np.zeros((0, 2)), yaw_rad=np.zeros(0), way_m=np.zeros(0))
+
+    def pulled(self, actor_id: I64, pull_m: F64, first_yaw_rad: F64, axle_m: F64) -> "Dragged":
+        """After the points have moved to `pull_m`, the axle `axle_m` behind; newcomers start at `first_yaw_rad`."""
+        row, is_known = match(actor_id, self.actor_id)
+        yaw, way = first_yaw_rad.copy(), np.zeros(len(actor_id))
+        old = row[is_known]
+        before, past_yaw = self.pull_m[old], self.yaw_rad[old]
+        axle = before - axle_m[is_known, None] * np.stack([np.cos(past_yaw), np.sin(past_yaw)], axis=1)
+        to = pull_m[is_known] - axle
+        yaw[is_known] = past_yaw + wrap_angle(np.arctan2(to[:, 1], to[:, 0]) - past_yaw)
+        way[is_known] = self.way_m[old] + np.linalg.norm(pull_m[is_known] - before, axis=1)
+        return Dragged(actor_id=actor_id, pull_m=pull_m, yaw_rad=yaw, way_m=way)
+
+
+def match(wanted: I64, known: I64) -> tuple[I64, NDArray[np.bool_]]:
+    """Row of each wanted id in rising `known` (0 where it is not there), and True where it is."""
+    if len(known) == 0:
+        return np.zeros(len(wanted), dtype=np.int64), np.zeros(len(wanted), dtype=bool)
+    row = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    return row, known[row] == wanted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Stretch:
+    """Motion between two steps: a cubic for each column of the state, its slopes central differences.
+
+    Positions and velocities agree exactly: the velocity is the derivative of what the position does.
+    """
+
+    start_ns: int
+    step_s: float
+    actor_id: I64
+    model: I64
+    cubic: F64
+
+    def at(self, time_ns: int) -> tuple[F64, F64]:
+        """State (K, 5) and its rate (K, 5) a second."""
+        u = (time_ns - self.start_ns) / 1e9 / self.step_s
+        a, b, c, d = self.cubic
+        return a + u * (b + u * (c + u * d)), (b + u * (2 * c + 3 * u * d)) / self.step_s
+
+
+def stretch(start_ns: int, step_s: float, knots: tuple[Knot, Knot, Knot, Knot]) -> Stretch:
+    """Motion between the second and third of four knots in a row, of the bodies in both."""
+    before, near, far, after = knots
+    row, is_both = match(near.actor_id, far.actor_id)
+    ids = near.actor_id[is_both]
+    p0, p1 = near.state[is_both], far.state[row[is_both]]
+    row, is_known = match(ids, before.actor_id)
+    slope0 = p1 - p0
+    slope0[is_known] = (p1[is_known] - before.state[row[is_known]]) / 2
+    row, is_known = match(ids, after.actor_id)
+    slope1 = p1 - p0
+    slope1[is_known] = (after.state[row[is_known]] - p0[is_known]) / 2
+    cubic = np.stack([p0, slope0, 3 * (p1 - p0) - 2 * slope0 - slope1, 2 * (p0 - p1) + slope0 + slope1])
+    return Stretch(start_ns=start_ns, step_s=step_s, actor_id=ids, model=near.model[is_both], cubic=cubic)
+
+
+def signal_color(state: Mapping[str, str], name: str, link: int) -> str:
+    """SUMO's state of one link as `lamp_red`, `lamp_yellow` or `lamp_green`."""
+    letter = state[name][link]
+    if letter in "Gg":
+        return "lamp_green"
+    return "lamp_yellow" if letter in "yYuo" else "lamp_red"

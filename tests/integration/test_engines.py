@@ -1,0 +1,172 @@
+"""The three placements say the same, and an engine's failures reach the caller as what they are."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from perception.config.schema import ModelChoice, ServiceConfig
+from perception.core.errors import EngineError, ModelError, PayloadError
+from perception.core.ports import Engine, FeatureHandle, Source
+from perception.core.results import PerceptionResult
+from perception.core.stages import EncodeRequest, FuseRequest, FusionOutput, ModelInfo
+from perception.pipeline.local_engine import LocalEngine
+from perception.pipeline.replay import ReplayOptions, run_drive
+from perception.pipeline.stages import open_model
+from perception.runtime.ray_engine import Placement, RayEngine
+from perception.sources.memory import MemorySource
+from perception.sources.open import open_drive
+from perception.sources.synthetic import SyntheticSource
+
+# Everything that the untrained network says is published, so that there is something to compare.
+CHOICE = ModelChoice(score_threshold=0.0)
+pytestmark = pytest.mark.ray
+
+
+class KeepsDense:
+    """An engine that asks for dense outputs and keeps what came."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.futures: list[Future[FusionOutput]] = []
+
+    @property
+    def placement(self) -> str:
+        return self._engine.placement
+
+    @property
+    def model(self) -> ModelInfo:
+        return self._engine.model
+
+    def encode(self, request: EncodeRequest) -> FeatureHandle:
+        return self._engine.encode(request)
+
+    def fuse(self, request: FuseRequest, features: Sequence[FeatureHandle]) -> Future[FusionOutput]:
+        self.futures.append(self._engine.fuse(replace(request, keep_dense=True), features))
+        return self.futures[-1]
+
+    def release(self, features: Sequence[FeatureHandle]) -> None:
+        self._engine.release(features)
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def outputs(source: Source, engine: Engine) -> tuple[list[FusionOutput], list[PerceptionResult]]:
+    keeping, results = KeepsDense(engine), list[PerceptionResult]()
+    run_drive(source, keeping, ServiceConfig(), run_id="r", on_result=results.append, options=ReplayOptions())
+    return [future.result() for future in keeping.futures], results
+
+
+def agree(ours: FusionOutput, theirs: FusionOutput) -> None:
+    """Dense outputs to 1e-4, boxes matched one to one."""
+    assert ours.dense.keys() == theirs.dense.keys()
+    assert ours.dense
+    for name, values in ours.dense.items():
+        np.testing.assert_allclose(values, theirs.dense[name], atol=1e-4, err_msg=name)
+    assert len(ours.detections) == len(theirs.detections) > 0
+    unmatched = list(range(len(theirs.detections)))
+    for i in range(len(ours.detections)):
+        distance = np.linalg.norm(theirs.detections.center_m[unmatched] - ours.detections.center_m[i], axis=1)
+        distance += 1e3 * (theirs.detections.class_index[unmatched] != ours.detections.class_index[i])
+        distance += np.abs(theirs.detections.score[unmatched] - ours.detections.score[i])
+        assert distance.min() < 1e-2
+        unmatched.pop(int(distance.argmin()))
+    np.testing.assert_allclose(ours.path_hints.waypoints_m, theirs.path_hints.waypoints_m, atol=1e-2)
+
+
+@pytest.mark.parametrize("placement", ["colocated", "split"])
+@pytest.mark.parametrize("drive", ["synthetic", "nuscenes-mini-1kf", "pandaset-002"])
+def test_placements_agree_with_local(
+    ray: None, request: pytest.FixtureRequest, drive: str, placement: Placement
+) -> None:
+    if drive == "synthetic":
+        source: Source = SyntheticSource(duration_s=0.5)
+    else:
+        source = open_drive(str(request.getfixturevalue("drive_data") / drive))
+    local, local_results = outputs(source, LocalEngine(open_model(CHOICE), threads=2))
+    engine = RayEngine(CHOICE, placement=placement, threads=1)
+    try:
+        there, there_results = outputs(source, engine)
+    finally:
+        engine.close()
+    assert len(local) == len(there) > 0
+    for ours, theirs in zip(local, there, strict=True):
+        agree(ours, theirs)
+    for one, other in zip(local_results, there_results, strict=True):
+        assert one.provenance.model_hash == other.provenance.model_hash
+        assert one.sensors == other.sensors
+        assert other.provenance.placement == placement
+
+
+@pytest.mark.parametrize("placement", ["colocated", "split"])
+def test_a_killed_actor_is_an_engine_error(ray: None, placement: Placement) -> None:
+    import ray as ray_module
+
+    engine = RayEngine(CHOICE, placement=placement, threads=1)
+    for actor in engine._actors.values():
+        ray_module.kill(actor)
+    with pytest.raises(EngineError, match="an engine process died"):
+        outputs(SyntheticSource(duration_s=0.3), engine)
+
+
+@pytest.mark.parametrize("placement", ["colocated", "split"])
+def test_an_actors_own_error_arrives_as_itself_with_its_traceback(ray: None, placement: Placement) -> None:
+    engine = RayEngine(CHOICE, placement=placement, threads=1)
+    made = SyntheticSource(duration_s=0.3)
+
+    class Breaks(KeepsDense):
+        def fuse(self, request: FuseRequest, features: Sequence[FeatureHandle]) -> Future[FusionOutput]:
+            return super().fuse(replace(request, cameras=request.cameras[:-1]), features)
+
+    try:
+        with pytest.raises(ModelError, match="camera") as caught:
+            run_drive(
+                made, Breaks(engine), ServiceConfig(), run_id="r", on_result=lambda _: None, options=ReplayOptions()
+            )
+    finally:
+        engine.close()
+    assert "In the actor:" in "".join(caught.value.__notes__)
+    assert "inference.py" in "".join(caught.value.__notes__)
+
+
+def test_an_unknown_model_is_named(ray: None) -> None:
+    with pytest.raises(ModelError, match="enormous"):
+        RayEngine(ModelChoice(name="enormous"), placement="colocated", threads=1)
+
+
+@pytest.mark.parametrize("placement", ["local", "colocated", "split"])
+def test_an_unreadable_image_is_counted_and_its_camera_missing(ray: None, placement: str, tmp_path: Path) -> None:
+    made = SyntheticSource(duration_s=0.6)
+    messages = list(made.messages())
+    broken = next(i for i, m in enumerate(messages) if m.sensor == "CAM_FRONT")
+    messages[broken] = replace(messages[broken], data=messages[broken].data[:400])  # type: ignore[union-attr, call-arg]
+    source = MemorySource(made.rig, messages)
+    engine: Engine
+    if placement == "local":
+        engine = LocalEngine(open_model(CHOICE), threads=1)
+    else:
+        engine = RayEngine(CHOICE, placement="split" if placement == "split" else "colocated", threads=1)
+    try:
+        _, results = outputs(source, engine)
+        hurt = [r for r in results if not next(s for s in r.sensors if s.name == "CAM_FRONT").valid]
+        assert hurt
+        for result in hurt:
+            status = next(s for s in result.sensors if s.name == "CAM_FRONT")
+            assert (status.present, status.age_ns) == (False, None)
+            assert result.provenance.dropped["unreadable"] >= 1
+        assert any(next(s for s in r.sensors if s.name == "CAM_FRONT").present for r in results)
+        with pytest.raises(PayloadError, match="CAM_FRONT"):
+            run_drive(
+                source,
+                engine,
+                ServiceConfig(),
+                run_id="r",
+                on_result=lambda _: None,
+                options=ReplayOptions(strict=True),
+            )
+    finally:
+        engine.close()
