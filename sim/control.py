@@ -48,12 +48,19 @@ def idm(speed_mps: float, wanted_mps: float, gap_m: float, leader_mps: float, sp
     if speed_mps <= wanted_mps:
         free = acceleration * (1 - (speed_mps / max(wanted_mps, 0.1)) ** FREE_EXPONENT)
     else:
-        free = -braking * min(2.0, (speed_mps - wanted_mps) / 2.0)
+        free = -braking * min(2.0, speed_mps - wanted_mps)
     if not math.isfinite(gap_m):
         return free
     closing = speed_mps * (speed_mps - leader_mps) / (2 * math.sqrt(acceleration * braking))
     desired = STANDSTILL_GAP_M + max(0.0, speed_mps * TIME_GAP_S + closing)
     return min(free, acceleration * (1 - (desired / max(gap_m, 0.1)) ** 2))
+
+
+def along_profile(path: Path, profile_mps: F64, s_m: float, speed_mps: float) -> float:
+    """Highest acceleration that meets a speed profile (N,) along a path a little ahead."""
+    reach = np.array([0.4, 0.8]) * max(speed_mps, 2.0)
+    ahead = path.sample(profile_mps, s_m + reach)
+    return float(np.min((ahead**2 - speed_mps**2) / (2 * reach)))
 
 
 def stop_in(speed_mps: float, distance_m: float) -> float:

@@ -37,7 +37,7 @@ class VehicleSpec:
     max_acceleration_mps2: float = 2.5
     comfort_deceleration_mps2: float = 3.0
     max_deceleration_mps2: float = 8.0
-    max_jerk_mps3: float = 8.0
+    max_jerk_mps3: float = 5.0
     emergency_jerk_mps3: float = 40.0
 
     @classmethod

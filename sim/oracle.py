@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.core.messages import Signal
-from sim.control import STANDSTILL_GAP_M, idm, steer_along, stop_in
+from sim.control import STANDSTILL_GAP_M, along_profile, idm, steer_along, stop_in
 from sim.ego import DriveTarget
 from sim.obstacles import Obstacles
 from sim.situation import Situation
@@ -25,8 +25,9 @@ COMFORT_STOP_MPS2 = 3.0
 YIELDING_MPS2 = 3.0
 """Who must give way is trusted to, as long as braking harder than this is not needed for it."""
 PARALLEL_SINE = 0.35
-SAME_WAY_S, ONCOMING_S, PRIORITY_S = 2.5, 1.5, 3.0
-"""How far the straight prediction of traffic beside the path is believed."""
+BESIDE_M = 9.0
+DRIFT_S = 2.5
+"""Traffic beside the path keeps its lane through bends; that it drifts out of it is believed for so long."""
 
 
 class OracleDriver:
@@ -35,18 +36,45 @@ class OracleDriver:
     def act(self, situation: Situation) -> DriveTarget:
         state, spec = situation.state, situation.spec
         others = situation.obstacles.near(np.array([state.x_m, state.y_m]), SIGHT_M)
-        wanted = situation.wanted_speed()
         stations = np.arange(-spec.rear_overhang_m, min(SIGHT_M, 25.0 + 6.0 * state.speed_mps), 1.0)
         line, heading, _ = situation.path.at(situation.s_m + stations)
         taken = others.occupied(line, spec.width_m / 2 + SIDE_MARGIN_M, TIMES_S)
+        taken = _with_lane_keepers(situation, others, taken, stations)
         is_leader = _is_ahead_now(taken, stations, spec.front_m)
-        acceleration = idm(state.speed_mps, wanted, math.inf, 0.0, spec)
+        profile = situation.profile_mps
+        limit = float(situation.path.sample(profile, np.array([situation.s_m]))[0])
+        acceleration = min(
+            idm(state.speed_mps, max(limit, state.speed_mps), math.inf, 0.0, spec),
+            along_profile(situation.path, profile, situation.s_m, state.speed_mps),
+        )
         acceleration = min(acceleration, _behind_leaders(situation, others, taken, stations, heading, is_leader))
         acceleration = min(acceleration, _before_line(situation))
-        crossing = _crossing(situation, others, taken, heading, ~is_leader & _is_seen(situation, others))
+        crossing = _crossing(situation, others, taken, ~is_leader & _is_seen(situation, others))
         acceleration = _clear_of(crossing, stations, acceleration, situation)
         steer = steer_along(situation.path, situation.s_m, situation.offset_m, state, spec)
         return DriveTarget(steer_rad=steer, acceleration_mps2=acceleration)
+
+
+def _with_lane_keepers(situation: Situation, others: Obstacles, taken: Mask, stations: F64) -> Mask:
+    """`taken` (K, T, J), for traffic along the path predicted in the path's own coordinates: it bends with the road."""
+    path = situation.path
+    s, offset = path.project(others.center_m, situation.s_m, SIGHT_M)
+    _, heading, _ = path.at(s)
+    turn = others.yaw_rad - heading
+    is_along = (np.abs(np.sin(turn)) < PARALLEL_SINE) & (np.abs(offset) < BESIDE_M) & ~others.is_on_foot
+    cos, sin = np.cos(heading), np.sin(heading)
+    forward = others.velocity_mps[:, 0] * cos + others.velocity_mps[:, 1] * sin
+    sideways = others.velocity_mps[:, 1] * cos - others.velocity_mps[:, 0] * sin
+    half_long, half_wide = others.half_m[:, 0], others.half_m[:, 1]
+    reach = half_wide * np.abs(np.cos(turn)) + half_long * np.abs(np.sin(turn))
+    reach += situation.spec.width_m / 2 + SIDE_MARGIN_M
+    is_in = np.abs(offset[:, None] + sideways[:, None] * TIMES_S) < reach[:, None]
+    place = (s - situation.s_m)[:, None] + forward[:, None] * TIMES_S
+    is_there = np.abs(stations - place[..., None]) <= half_long[:, None, None] + 0.5
+    keeps = (is_in & (TIMES_S <= DRIFT_S))[..., None] & is_there
+    keeps[:, 0] = taken[:, 0]
+    mixed: Mask = np.where(is_along[:, None, None], keeps, taken)
+    return mixed
 
 
 def _is_ahead_now(taken: Mask, stations: F64, front_m: float) -> Mask:
@@ -76,7 +104,7 @@ def _behind_leaders(
         first = int(np.argmax(taken[k, 0] & (stations > spec.front_m)))
         gap = float(stations[first]) - spec.front_m + spec.width_m / 2
         along = float(others.velocity_mps[k] @ np.array([math.cos(heading[first]), math.sin(heading[first])]))
-        lowest = min(lowest, idm(state.speed_mps, max(state.speed_mps, 1.0), gap, max(0.0, along), spec))
+        lowest = min(lowest, idm(state.speed_mps, math.inf, gap, max(0.0, along), spec))
     return lowest
 
 
@@ -89,11 +117,11 @@ def _before_line(situation: Situation) -> float:
     if ahead.signal is Signal.YELLOW and stop_in(state.speed_mps, room) < -COMFORT_STOP_MPS2:
         return math.inf
     gap = max(room, 0.0) + STANDSTILL_GAP_M
-    smooth = idm(state.speed_mps, max(state.speed_mps, 1.0), gap, 0.0, situation.spec)
+    smooth = idm(state.speed_mps, math.inf, gap, 0.0, situation.spec)
     return smooth if state.speed_mps > 0.5 or room > 0.5 else min(smooth, -1.0)
 
 
-def _crossing(situation: Situation, others: Obstacles, taken: Mask, heading: F64, is_relevant: Mask) -> Mask:
+def _crossing(situation: Situation, others: Obstacles, taken: Mask, is_relevant: Mask) -> Mask:
     """(T, J): where and when the path is taken by somebody who is not on it now."""
     relevant = taken & is_relevant[:, None, None]
     meets = relevant.any(axis=(1, 2))
@@ -101,10 +129,7 @@ def _crossing(situation: Situation, others: Obstacles, taken: Mask, heading: F64
     if len(who) == 0:
         return np.zeros(taken.shape[1:], dtype=bool)
     first_time = TIMES_S[np.argmax(relevant[who].any(axis=2), axis=1)]
-    first_place = np.argmax(relevant[who].any(axis=1), axis=1)
-    turn = others.yaw_rad[who] - heading[first_place]
-    is_beside = (np.abs(np.sin(turn)) < PARALLEL_SINE) & ~others.is_on_foot[who]
-    believed = np.where(is_beside, np.where(np.cos(turn) > 0, SAME_WAY_S, ONCOMING_S), TIMES_S[-1])
+    believed = np.full(len(who), TIMES_S[-1])
     if situation.ahead.has_priority:
         room = np.maximum(others.speed_mps[who] * first_time, 0.1)
         can_yield = others.speed_mps[who] ** 2 / (2 * room) < YIELDING_MPS2

@@ -1,7 +1,7 @@
 """The ego's route: edges drawn at random, the lanes that lead along them, one smooth line with limits and signals."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter1d
 from perception.core.errors import ConfigError
 from perception.core.messages import Command
 from sim.maps.lines import arc_lengths, at_arc, resample, without_doubles
-from sim.maps.net import Connection, Edge, Lane, LaneKind, RoadMap
+from sim.maps.net import Connection, Edge, LaneKind, RoadMap
 from sim.traffic_demand import random_route, usable_edges
 
 F64 = NDArray[np.float64]
@@ -116,66 +116,73 @@ def _cut(net: RoadMap, edges: Sequence[str], length_m: float) -> list[str]:
     return list(edges[: int(np.searchsorted(lengths, length_m)) + 1])
 
 
+@dataclass(slots=True)
+class _Tracer:
+    """Joins lines end to end. arc_m: length so far, of the raw line."""
+
+    rows: list[F64] = field(default_factory=list)
+    arc_m: float = 0.0
+
+    def add(self, line_m: F64, speed_mps: float, width_m: float) -> None:
+        line = without_doubles(line_m)[:, :2]
+        if self.rows:
+            self.arc_m += float(np.linalg.norm(line[0] - self.rows[-1][-1, :2]))
+        self.arc_m += float(arc_lengths(line)[-1])
+        self.rows.append(np.column_stack([line, np.full(len(line), speed_mps), np.full(len(line), width_m)]))
+
+
 def trace_route(net: RoadMap, edges: Sequence[str]) -> EgoRoute:
     """The line through connected edges. Raises ConfigError where two of them are not connected for cars."""
     lanes = _choose_lanes(net, edges)
-    pieces: list[tuple[F64, float, float]] = []
-    manoeuvres: list[Manoeuvre] = []
-    stops: list[StopLine] = []
-    arc = 0.0
+    tracer, manoeuvres, stops = _Tracer(), list[Manoeuvre](), list[StopLine]()
     for index, name in enumerate(edges):
         edge, (enter, leave) = net.edges[name], lanes[index]
-        line = _edge_line(edge, enter, leave)
-        lane = _lane(edge, leave)
-        pieces.append((line, lane.speed_mps, lane.width_m))
+        lane, begin = edge.lanes[leave], tracer.arc_m
+        tracer.add(_edge_line(edge, enter, leave), lane.speed_mps, lane.width_m)
         if enter != leave:
-            length = arc_lengths(line)[-1]
             command = Command.CHANGE_LEFT if leave > enter else Command.CHANGE_RIGHT
-            begin = arc + _change_start(length)
-            manoeuvres.append(Manoeuvre(arc_m=begin, end_m=min(begin + CHANGE_M, arc + length), command=command))
-        arc += arc_lengths(line)[-1]
+            start = begin + _change_start(tracer.arc_m - begin)
+            end = min(start + CHANGE_M, tracer.arc_m)
+            manoeuvres.append(Manoeuvre(arc_m=start, end_m=end, command=command))
         if index + 1 == len(edges):
             break
         connection = _connection(net, edge, leave, edges[index + 1], lanes[index + 1][0])
+        begin = tracer.arc_m
         if connection.signal is not None:
-            stops.append(StopLine(arc_m=arc, signal=connection.signal, link=connection.link))
-        through = [net.lanes[via] for via in connection.via]
-        pieces.extend((via.shape_m, via.speed_mps, lane.width_m) for via in through)
-        length = sum(via.length_m for via in through)
+            stops.append(StopLine(arc_m=begin, signal=connection.signal, link=connection.link))
+        for via in connection.via:
+            tracer.add(net.lanes[via].shape_m, net.lanes[via].speed_mps, lane.width_m)
         if len(net.successors(name, "passenger")) > 1:
             command = _COMMANDS.get(connection.direction, Command.FOLLOW)
-            manoeuvres.append(Manoeuvre(arc_m=arc, end_m=arc + length, command=command))
-        arc += length
-    return _smooth_route(tuple(edges), lanes[0][0], pieces, manoeuvres, stops)
+            manoeuvres.append(Manoeuvre(arc_m=begin, end_m=tracer.arc_m, command=command))
+    return _smooth_route(tuple(edges), lanes[0][0], np.concatenate(tracer.rows), manoeuvres, stops)
 
 
 def _smooth_route(
-    edges: tuple[str, ...],
-    start_lane: int,
-    pieces: Sequence[tuple[F64, float, float]],
-    manoeuvres: Sequence[Manoeuvre],
-    stops: Sequence[StopLine],
+    edges: tuple[str, ...], start_lane: int, rows: F64, manoeuvres: Sequence[Manoeuvre], stops: Sequence[StopLine]
 ) -> EgoRoute:
-    columns = [np.column_stack([line[:, :2], np.full(len(line), speed), np.full(len(line), width)]) for line, speed, width in pieces]
-    dense = resample(without_doubles(np.concatenate(columns)), STEP_M)
+    dense = resample(without_doubles(rows), STEP_M)
     points = dense[:, :2].copy()
     inner = gaussian_filter1d(points, SMOOTH_M / STEP_M, axis=0, mode="nearest")
     points[3:-3] = inner[3:-3]
+    arc = arc_lengths(points)
+    # Smoothing cuts corners: what was measured along the raw line moves to the same place on the smooth one.
+    raw = np.linspace(0.0, arc_lengths(without_doubles(rows))[-1], len(points))
+
+    def moved(arc_m: float) -> float:
+        return float(np.interp(arc_m, raw, arc))
+
     return EgoRoute(
         edges=edges,
         start_lane=start_lane,
         start_m=START_M,
         points_m=points,
-        arc_m=arc_lengths(points),
+        arc_m=arc,
         speed_limit_mps=dense[:, 2],
         lane_width_m=dense[:, 3],
-        manoeuvres=tuple(manoeuvres),
-        stop_lines=tuple(stops),
+        manoeuvres=tuple(Manoeuvre(arc_m=moved(m.arc_m), end_m=moved(m.end_m), command=m.command) for m in manoeuvres),
+        stop_lines=tuple(StopLine(arc_m=moved(s.arc_m), signal=s.signal, link=s.link) for s in stops),
     )
-
-
-def _lane(edge: Edge, index: int) -> Lane:
-    return edge.lanes[index]
 
 
 def _choose_lanes(net: RoadMap, edges: Sequence[str]) -> list[tuple[int, int]]:
@@ -224,8 +231,8 @@ def _change_start(length_m: float) -> float:
 def _edge_line(edge: Edge, enter: int, leave: int) -> F64:
     """The line along an edge, with a smooth change between two lanes where they differ."""
     if enter == leave:
-        return _lane(edge, enter).shape_m
-    one, other = (without_doubles(_lane(edge, index).shape_m) for index in (enter, leave))
+        return edge.lanes[enter].shape_m
+    one, other = (without_doubles(edge.lanes[index].shape_m) for index in (enter, leave))
     count = max(8, int(arc_lengths(one)[-1]))
     shares = np.linspace(0.0, 1.0, count)
     a, b = (at_arc(line, shares * arc_lengths(line)[-1]) for line in (one, other))

@@ -54,11 +54,6 @@ class Situation:
     ahead: Ahead = field(default_factory=Ahead)
     heard: Heard | None = None
 
-    def wanted_speed(self) -> float:
-        """What the route allows here and a little ahead."""
-        preview = np.array([0.0, 0.3, 0.6]) * max(self.state.speed_mps, 1.0)
-        return float(self.path.sample(self.profile_mps, self.s_m + preview).min())
-
 
 class Driver(Protocol):
     def act(self, situation: Situation) -> DriveTarget:

@@ -22,6 +22,7 @@ CHECK_EVERY = 20
 MAX_STEP_M = 12.0
 """A vehicle that moved further in one step was teleported by SUMO: from there on it is another actor."""
 EGO_OFF_ROAD_M = 30.0
+EGO_PATIENCE_S = 120.0
 
 
 def main(descriptor: int) -> None:
@@ -64,12 +65,12 @@ class Simulation:
             "sumo", "-n", str(plan.net.path), "-a", str(types), "--seed", str(plan.seed), "--step-length", str(plan.step_s),
             "--lateral-resolution", "0.8", "--collision.action", "none", "--time-to-teleport", "90",
             "--ignore-junction-blocker", "20", "--no-warnings", "true", "--no-step-log", "true", "--xml-validation", "never",
-            "--max-depart-delay", "30", "--pedestrian.striping.dawdling", "0.3", "--default.speeddev", "0.1",
+            "--max-depart-delay", "150", "--pedestrian.striping.dawdling", "0.3", "--default.speeddev", "0.1",
         ])  # fmt: skip
-        self._insert_ego()
         self._fill(hidden=False)
         for _ in range(round(plan.warmup_s / plan.step_s)):
             self._advance()
+        self._insert_ego()
 
     def step(self, request: StepRequest) -> TrafficFrame:
         """One step of SUMO, the ego where the request says."""
@@ -129,17 +130,22 @@ class Simulation:
         return self._next_id - 2
 
     def _insert_ego(self) -> None:
+        """Put the ego at the start of its route as soon as there is a gap."""
         plan, vehicle = self._plan, self._sumo.vehicle
         self._sumo.route.add(EGO, list(plan.ego_edges))
         vehicle.add(
-            EGO, EGO, typeID=EGO, departLane=str(plan.ego_lane), departPos=str(plan.ego_start_m), departSpeed="0"
+            EGO, EGO, typeID=EGO, departLane=str(plan.ego_lane), departPos=str(plan.ego_start_m), departSpeed="max"
         )
+        for _ in range(round(EGO_PATIENCE_S / plan.step_s)):
+            self._advance()
+            if EGO in vehicle.getIDList():
+                break
+        else:
+            raise RuntimeError(f"the ego found no gap on {plan.ego_edges[0]} in {EGO_PATIENCE_S:.0f} s")
         last = plan.net.edges[plan.ego_edges[-1]]
         lane = last.of(LaneKind.DRIVE)[0]
         # It must not arrive: an ego that SUMO removes has no state.
         vehicle.setStop(EGO, last.name, pos=max(1.0, lane.length_m - 1.0), laneIndex=lane.index, duration=1e9)
-        self._sumo.simulationStep()
-        self._ego_at = vehicle.getPosition(EGO)
 
     def _place_ego(self, x_m: float, y_m: float, yaw_rad: float, speed_mps: float) -> None:
         vehicle = self._sumo.vehicle

@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from perception.core.labels import Labels
 from perception.core.messages import AnyMessage, CameraFrame, LidarSweep, RadarScan
 from perception.core.motion import EgoMotion
 from perception.core.ports import Source
@@ -31,20 +32,22 @@ class PictureWriter:
         self._every = every
         self._estimator = EgoMotionEstimator(source.rig)
         self._kept: dict[str, deque[AnyMessage]] = {}
-        self.written: list[Path] = []
 
-    def message(self, message: AnyMessage) -> None:
-        """Remember a message; called before the session sees it."""
-        self._estimator.observe(message)
-        self._kept.setdefault(message.sensor, deque(maxlen=KEPT_MESSAGES)).append(message)
+    def write(self, item: AnyMessage | PerceptionResult | Labels) -> None:
+        """Remember a message, draw a result."""
+        if isinstance(item, PerceptionResult):
+            if item.sequence % self._every == 0:
+                self._draw(item)
+        elif not isinstance(item, Labels):
+            self._estimator.observe(item)
+            self._kept.setdefault(item.sensor, deque(maxlen=KEPT_MESSAGES)).append(item)
 
-    def result(self, result: PerceptionResult) -> None:
-        if result.sequence % self._every:
-            return
-        path = self._folder / f"{result.sequence:06d}.png"
+    def close(self) -> None:
+        """Every picture is complete as soon as it is drawn."""
+
+    def _draw(self, result: PerceptionResult) -> None:
         picture = draw_scene(self._scene(result))
-        path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
-        self.written.append(path)
+        (self._folder / f"{result.sequence:06d}.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
 
     def _scene(self, result: PerceptionResult) -> Scene:
         motion = self._estimator.motion_at(result.reference_ns, MOTION_SPAN_NS)

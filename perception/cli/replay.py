@@ -10,10 +10,11 @@ import click
 from perception.cli.display import ReplayDisplay, open_display
 from perception.cli.main import EXIT_DONE, EXIT_FAILED, EXIT_LOSSES
 from perception.cli.options import RateType, output_options, service_config, service_options
+from perception.cli.pictures import PictureWriter
 from perception.cli.recording import open_recorder
 from perception.core.bundle import DropCause
 from perception.core.errors import QueueError
-from perception.core.ports import ResultQueue
+from perception.core.ports import Recorder, ResultQueue
 from perception.pipeline.laps import replay_laps
 from perception.pipeline.replay import ReplayOptions, RunSummary
 from perception.queues.open import open_queue
@@ -23,6 +24,7 @@ from perception.sources.open import open_drive
 LOSSES = frozenset({DropCause.UNREADABLE, DropCause.OVERLOAD, DropCause.OVERFLOW, DropCause.LATE})
 """What makes a replay end with exit code 3; images that no reference time wanted are not losses."""
 CONSUMER_TIMEOUT_S = 300.0
+PICTURE_EVERY = 10
 
 
 @click.command()
@@ -43,6 +45,7 @@ CONSUMER_TIMEOUT_S = 300.0
 @click.option(
     "--record", type=click.Path(path_type=Path), metavar="DIR", help="Write drive and results to a nuScenes root."
 )
+@click.option("--pictures", type=click.Path(path_type=Path), metavar="DIR", help="Draw every tenth result as a PNG.")
 @click.option("--wait-for-consumer", is_flag=True, help="Start when somebody is attached to the queue.")
 @service_options
 @output_options
@@ -61,6 +64,7 @@ def replay(
     reference: str | None,
     strict: bool,
     record: Path | None,
+    pictures: Path | None,
     wait_for_consumer: bool,
     model: str | None,
     queue_url: str | None,
@@ -86,8 +90,10 @@ def replay(
             contextlib.closing(open_drive(path, format=format_name, scene=scene, latency=config.latency))
         )
         display = stack.enter_context(open_display(source, as_json=as_json, quiet=quiet))
-        recorder = open_recorder(record, source) if record else None
-        if recorder is not None:
+        recorders: list[Recorder] = [open_recorder(record, source)] if record else []
+        if pictures:
+            recorders.append(PictureWriter(source, pictures, every=PICTURE_EVERY))
+        for recorder in recorders:
             stack.enter_context(contextlib.closing(recorder))
         queue = stack.enter_context(contextlib.closing(open_queue(config.queue.url, config.queue)))
         engine = stack.enter_context(open_engine(config, address=address))
@@ -96,7 +102,7 @@ def replay(
             await_consumer(queue, display)
         summaries = []
         for summary in replay_laps(
-            source, engine, queue, config, options=options, loop=loop, recorder=recorder, on_result=display.result
+            source, engine, queue, config, options=options, loop=loop, recorders=recorders, on_result=display.result
         ):
             display.lap(summary)
             summaries = [summary]

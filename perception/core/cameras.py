@@ -80,7 +80,7 @@ class CameraModel:
         return pixels, is_valid & inside
 
     def rays(self, pixels: NDArray[Any]) -> Float:
-        """Unit view rays (N, 3) in camera axes through pixels (N, 2); pixels that the lens does not reach get its rim."""
+        """Unit view rays (N, 3) in camera axes through pixels (N, 2); pixels that no ray reaches get the lens's rim."""
         uv = np.asarray(pixels, dtype=np.float64)
         k = self.intrinsic
         y = (uv[:, 1] - k[1, 2]) / k[1, 1]

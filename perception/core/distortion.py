@@ -88,10 +88,9 @@ class FisheyeDistortion:
     """Equidistant fisheye k1 k2 k3 k4: the angle t from the axis lands at t (1 + k1 t^2 + k2 t^4 + k3 t^6 + k4 t^8)."""
 
     def __init__(self, coefficients: Float) -> None:
-        self._factor = Polynomial([1.0, *coefficients])
-        slope = Polynomial([(2 * i + 1) * c for i, c in enumerate(self._factor.coef)])
-        self._slope = slope
-        self.limit = min(MAX_FISHEYE_RAD, float(np.sqrt(_first_root(slope))))
+        factors = np.array([1.0, *coefficients])
+        self._factor, self._slope = Polynomial(factors), Polynomial(factors * (2 * np.arange(len(factors)) + 1))
+        self.limit = min(MAX_FISHEYE_RAD, float(np.sqrt(_first_root(self._slope))))
         """Largest angle from the axis that the model means."""
 
     def apply(self, theta: Float) -> Float:

@@ -114,8 +114,6 @@ def wrap_angle(angle_rad: NDArray[Any]) -> NDArray[Any]:
 
 def rotation_log(rotation: Float) -> Float:
     """Rotation vectors (..., 3) of rotations (..., 3, 3): axis times angle, angle in [0, pi]."""
-    trace = np.clip((np.trace(rotation, axis1=-2, axis2=-1) - 1) / 2, -1.0, 1.0)
-    angle = np.arccos(trace)
     skew = np.stack(
         [
             rotation[..., 2, 1] - rotation[..., 1, 2],
@@ -124,10 +122,13 @@ def rotation_log(rotation: Float) -> Float:
         ],
         axis=-1,
     )
-    sine = np.sin(angle)
-    # Near 0 sin(a)/a is 1; near pi the skew part vanishes, and ego motion between messages never gets there.
-    scale = np.where(sine > 1e-9, angle / np.where(sine > 1e-9, 2 * sine, 1.0), 0.5)
-    log: Float = skew * scale[..., None]
+    sine = np.linalg.norm(skew, axis=-1) / 2
+    angle = np.arctan2(sine, (np.trace(rotation, axis1=-2, axis2=-1) - 1) / 2)
+    log: Float = skew * np.where(sine > 1e-9, angle / np.where(sine > 1e-9, 2 * sine, 1.0), 0.5)[..., None]
+    # Near half a turn the skew part vanishes and says little of the axis; the quaternion still does.
+    for index in map(tuple, np.argwhere(angle > np.pi - 0.05)):
+        w, *axis = rotation_to_quaternion(rotation[index])
+        log[index] = np.array(axis) / np.linalg.norm(axis) * 2 * np.arctan2(np.linalg.norm(axis), w)
     return log
 
 

@@ -50,9 +50,10 @@ def load_checkpoint(path: Path, config: ModelConfig | None = None) -> tuple[Perc
     wanted = stored if config is None else config
     _require_fit(path, stored, wanted)
     network = build_network(wanted)
-    missing, unexpected = network.load_state_dict(weights, strict=False)
-    if missing or unexpected:
-        raise ModelError(f"{path}: weights do not match the network; missing {missing}, unknown {unexpected}")
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ModelError(f"{path}: the weights do not fit its own configuration; {error}") from None
     broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise ModelError(f"{path}: weights are not finite in {', '.join(broken)}; use an earlier checkpoint")

@@ -1,11 +1,13 @@
 """A drive's laps through the service into a queue: every run gets its id, its results, and its end."""
 
 import secrets
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from perception.config.schema import ServiceConfig
-from perception.core.messages import AnyMessage
+from perception.core.labels import Labels
+from perception.core.messages import AnyMessage, CameraFrame, LidarSweep, RadarScan
 from perception.core.ports import Engine, Recorder, ResultQueue, Source
 from perception.core.results import EndOfRun, PerceptionResult
 from perception.pipeline.replay import ReplayOptions, RunSummary, run_drive
@@ -21,18 +23,18 @@ def replay_laps(
     *,
     options: ReplayOptions,
     loop: bool = False,
-    recorder: Recorder | None = None,
+    recorders: Sequence[Recorder] = (),
     on_result: OnResult | None = None,
 ) -> Iterator[RunSummary]:
     """Play `source` once, or until interrupted with `loop`, and yield the account of each lap.
 
     Each lap is a run of its own: a new run id, sequences from 0, fresh tracks, and an `EndOfRun` at its end, also when
-    it fails. The recorder gets the messages, labels and results of the first lap.
+    it fails. The recorders get the messages, labels and results of the first lap, one at a time.
     """
     while True:
-        summary = _replay_lap(source, engine, queue, config, options, recorder, on_result)
+        summary = _replay_lap(source, engine, queue, config, options, _Recording(source, recorders), on_result)
         yield summary
-        recorder = None
+        recorders = ()
         if not loop or summary.end.reason != "completed":
             return
 
@@ -43,7 +45,7 @@ def _replay_lap(
     queue: ResultQueue,
     config: ServiceConfig,
     options: ReplayOptions,
-    recorder: Recorder | None,
+    recording: "_Recording",
     on_result: OnResult | None,
 ) -> RunSummary:
     run_id = new_run_id()
@@ -53,8 +55,7 @@ def _replay_lap(
         nonlocal published
         queue.publish(result)
         published += 1
-        if recorder is not None:
-            recorder.write(result)
+        recording.write(result)
         if on_result is not None:
             on_result(result)
 
@@ -65,7 +66,7 @@ def _replay_lap(
             config,
             run_id=run_id,
             on_result=deliver,
-            on_message=_recording(source, recorder),
+            on_message=recording.message,
             options=options,
         )
     except BaseException as error:
@@ -81,14 +82,23 @@ def new_run_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
 
 
-def _recording(source: Source, recorder: Recorder | None) -> Callable[[AnyMessage], None] | None:
-    if recorder is None:
-        return None
-    label_times = frozenset(source.label_times_ns)
+class _Recording:
+    """Hands messages, the labels that belong to them, and results to recorders; from two threads, so behind a lock."""
 
-    def record(message: AnyMessage) -> None:
-        recorder.write(message)
-        if message.capture_ns in label_times and (labels := source.labels(message.capture_ns)) is not None:
-            recorder.write(labels)
+    def __init__(self, source: Source, recorders: Sequence[Recorder]) -> None:
+        self._source = source
+        self._recorders = recorders
+        self._unlabelled = set(source.label_times_ns) if recorders else set()
+        self._lock = threading.Lock()
 
-    return record
+    def message(self, message: AnyMessage) -> None:
+        self.write(message)
+        if message.capture_ns in self._unlabelled and isinstance(message, LidarSweep | CameraFrame | RadarScan):
+            self._unlabelled.discard(message.capture_ns)
+            if (labels := self._source.labels(message.capture_ns)) is not None:
+                self.write(labels)
+
+    def write(self, item: AnyMessage | PerceptionResult | Labels) -> None:
+        with self._lock:
+            for recorder in self._recorders:
+                recorder.write(item)

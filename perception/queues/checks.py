@@ -1,13 +1,13 @@
 """What a queue item must fulfil before it is sent and after it is received, whatever form it has on the way."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perception.core.errors import QueueError
-from perception.core.geometry import is_rotation
+from perception.core.geometry import is_rotation, se3_from_quaternion
 from perception.core.ports import QueueItem
 from perception.core.results import EndOfRun, PerceptionResult, Provenance
 from perception.core.taxonomy import ATTRIBUTES, CLASSES
@@ -18,6 +18,7 @@ MAX_SENSORS = 1_000
 MAX_WAYPOINTS = 10_000
 MAX_ENTRIES = 1_000
 MAX_TEXT = 4_096
+QUATERNION_TOLERANCE = 1e-3
 INT64 = range(-(2**63), 2**63)
 
 
@@ -30,6 +31,15 @@ def check_item(item: QueueItem) -> None:
         _check_text("reason", item.reason)
     else:
         _check_result(item)
+
+
+def read_pose(position_m: Sequence[float], quaternion_wxyz: Sequence[float]) -> NDArray[np.float64]:
+    """The transform (4, 4) that a position and a unit quaternion stand for. Raises ValueError where they are none."""
+    if len(position_m) != 3 or len(quaternion_wxyz) != 4:
+        raise ValueError("world_SE3_ego needs 3 numbers in position_m and 4 in quaternion_wxyz")
+    if not abs(math.hypot(*quaternion_wxyz) - 1) < QUATERNION_TOLERANCE:
+        raise ValueError("quaternion_wxyz of world_SE3_ego is not of unit length")
+    return se3_from_quaternion(list(quaternion_wxyz), list(position_m))
 
 
 def _check_result(result: PerceptionResult) -> None:
@@ -96,6 +106,10 @@ def _check_size(name: str, size: int, limit: int) -> None:
 def _check_text(name: str, text: str) -> None:
     if len(text) > MAX_TEXT:
         raise QueueError(f"{name} has {len(text)} characters; at most {MAX_TEXT} are taken")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise QueueError(f"{name} cannot be written as UTF-8: {error.reason}") from None
 
 
 def _check_count(name: str, value: int) -> None:

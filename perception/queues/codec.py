@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 
 from perception.core.errors import QueueError
-from perception.core.geometry import rotation_to_quaternion, se3_from_quaternion
+from perception.core.geometry import rotation_to_quaternion
 from perception.core.motion import MotionSource
 from perception.core.ports import QueueItem
 from perception.core.results import (
@@ -21,7 +22,7 @@ from perception.core.results import (
 from perception.core.rig import Modality
 from perception.core.taxonomy import ATTRIBUTE_INDEX, CLASS_INDEX, NO_ATTRIBUTE
 from perception.queues import perception_result_pb2 as pb
-from perception.queues.checks import MAX_PAYLOAD_BYTES, check_item
+from perception.queues.checks import MAX_PAYLOAD_BYTES, check_item, read_pose
 
 SCHEMA = 1
 
@@ -132,7 +133,7 @@ def _read_result(message: pb.PerceptionResult) -> PerceptionResult:
             detections=_read_detections(message.detections),
             path_hints=_read_hints(message.path_hints, message.target_speed_mps),
             sensors=tuple(_read_sensor(sensor) for sensor in message.sensors),
-            world_SE3_ego=_read_pose(message.world_SE3_ego) if message.HasField("world_SE3_ego") else None,
+            world_SE3_ego=_read_pose(message),
             provenance=_read_provenance(message.provenance),
         )
     except ValueError as error:
@@ -199,10 +200,10 @@ def _read_sensor(message: pb.SensorStatus) -> SensorStatus:
     )
 
 
-def _read_pose(message: pb.Pose) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    if len(message.position_m) != 3 or len(message.quaternion_wxyz) != 4:
-        raise ValueError("world_SE3_ego needs 3 numbers in position_m and 4 in quaternion_wxyz")
-    return se3_from_quaternion(list(message.quaternion_wxyz), list(message.position_m))
+def _read_pose(message: pb.PerceptionResult) -> NDArray[np.float64] | None:
+    if not message.HasField("world_SE3_ego"):
+        return None
+    return read_pose(message.world_SE3_ego.position_m, message.world_SE3_ego.quaternion_wxyz)
 
 
 def _read_provenance(message: pb.Provenance) -> Provenance:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.core.errors import QueueError
-from perception.core.geometry import rotation_to_quaternion, se3_from_quaternion
+from perception.core.geometry import rotation_to_quaternion
 from perception.core.motion import MotionSource
 from perception.core.ports import QueueItem
 from perception.core.results import (
@@ -22,7 +22,7 @@ from perception.core.results import (
 )
 from perception.core.rig import Modality
 from perception.core.taxonomy import ATTRIBUTE_INDEX, ATTRIBUTES, CLASS_INDEX, CLASSES, NO_ATTRIBUTE
-from perception.queues.checks import check_item
+from perception.queues.checks import check_item, read_pose
 
 Vector = tuple[float, float, float]
 Pair = tuple[float, float]
@@ -104,7 +104,9 @@ def from_json(line: str) -> QueueItem:
         if "end_of_run" in fields:
             item: QueueItem = msgspec.json.decode(line, type=EndLine).end_of_run
         else:
-            item = _result(msgspec.json.decode(line, type=ResultLine))
+            # Numbers too large for a float32 become infinite, and are refused as such.
+            with np.errstate(over="ignore"):
+                item = _result(msgspec.json.decode(line, type=ResultLine))
     except (msgspec.MsgspecError, ValueError) as error:
         raise QueueError(f"the line is not a result: {error}") from None
     check_item(item)
@@ -187,7 +189,7 @@ def _result(line: ResultLine) -> PerceptionResult:
         detections=_detections(line.detections),
         path_hints=_path_hints(line.path_hints, line.target_speed_mps),
         sensors=tuple(SensorStatus(**msgspec.structs.asdict(sensor)) for sensor in line.sensors),
-        world_SE3_ego=se3_from_quaternion(pose.quaternion_wxyz, pose.position_m) if pose is not None else None,
+        world_SE3_ego=None if pose is None else read_pose(pose.position_m, pose.quaternion_wxyz),
         provenance=Provenance(**msgspec.structs.asdict(line.provenance)),
     )
 

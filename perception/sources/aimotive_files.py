@@ -36,7 +36,6 @@ _Matrix = list[list[float]]
 class Calibration(msgspec.Struct, frozen=True):
     """One sensor of `calibration.json`; the camera fields are absent for others."""
 
-    sensor_type: str
     RT_body_from_sensor: _Matrix | None = None
     RT_sensor_from_body: _Matrix | None = None
     model: str = ""
@@ -64,10 +63,11 @@ def read_sensors(folder: Path, frequency_hz: float) -> list[Sensor]:
     """Cameras, lidar and radars of `calibration.json`, mounts in the body frame. Raises DriveError naming the field."""
     path = folder / "calibration.json"
     sensors = []
-    for name, entry in read_json(path, dict[str, Calibration]).items():
-        if (modality := _MODALITIES.get(entry.sensor_type)) is None:
+    for name, fields in read_json(path, dict[str, dict[str, Any]]).items():
+        if (modality := _MODALITIES.get(fields.get("sensor_type", ""))) is None:
             continue  # GNSS and IMU
         try:
+            entry = msgspec.convert(fields, Calibration)
             sensors.append(
                 Sensor(
                     name=name,
@@ -77,7 +77,7 @@ def read_sensors(folder: Path, frequency_hz: float) -> list[Sensor]:
                     camera=_camera(entry) if modality is Modality.CAMERA else None,
                 )
             )
-        except ValueError as error:
+        except (ValueError, msgspec.ValidationError) as error:
             raise DriveError(f"{path}: {name}: {error}") from error
     return sorted(sensors, key=lambda sensor: (list(_MODALITIES.values()).index(sensor.modality), sensor.name))
 
@@ -130,7 +130,7 @@ def read_sweep(path: Path, sensor: Sensor, capture_ns: int, latency_ns: int) -> 
 def _read_laz(path: Path) -> F64:
     """(N, 5) float64: x, y, z in metres, intensity 0..255, time in nanoseconds."""
     try:
-        with laspy.open(path) as reader:
+        with laspy.open(path, laz_backend=laspy.LazBackend.Lazrs) as reader:
             if not 0 < reader.header.point_count <= MAX_POINTS:
                 raise PayloadError(f"{path}: holds {reader.header.point_count} points")
             if "gps_time" not in reader.header.point_format.dimension_names:

@@ -102,7 +102,7 @@ def write_tables(folder: Path, rows: int) -> Path:
         "calibrated_sensor": (_calibrated_sensor, scenes * len(_CHANNELS)),
         "sensor": (_sensor, len(_CHANNELS)),
         "sample_annotation": (lambda i: _annotation(i, samples), _annotation_rows(rows)),
-        "instance": (_instance, max(1, _annotation_rows(rows) // 18)),
+        "instance": (_instance, -(-_annotation_rows(rows) // 18)),
         "category": (lambda i: f'"token": "{_token("category", i)}",\n"name": "vehicle.car"', 1),
         "attribute": (lambda i: f'"token": "{_token("attribute", i)}",\n"name": "vehicle.moving"', 1),
     }

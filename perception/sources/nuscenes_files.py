@@ -7,7 +7,8 @@ import numpy as np
 from perception.core.errors import PayloadError
 from perception.core.messages import CameraFrame, LidarSweep, RadarScan, SweepMotion, Unreadable
 from perception.core.rig import Modality, Sensor
-from perception.sources.image_files import read_image, read_payload
+from perception.sources.image_files import read_payload
+from perception.sources.payloads import finite_rows, load_camera_frame
 from perception.sources.radar_pcd import parse_radar_pcd
 
 LIDAR_FIELDS = ("x", "y", "z", "intensity", "ring")
@@ -21,8 +22,7 @@ def load_message(
     try:
         path = _inside(root, filename)
         if sensor.modality is Modality.CAMERA:
-            data = read_image(path)
-            return CameraFrame(sensor=sensor.name, capture_ns=capture_ns, arrival_ns=arrival_ns, data=data)
+            return load_camera_frame(sensor, path, capture_ns, arrival_ns)
         if sensor.modality is Modality.LIDAR:
             return _load_lidar(path, sensor.name, capture_ns, arrival_ns)
         return _load_radar(path, sensor.name, capture_ns, arrival_ns)
@@ -42,12 +42,7 @@ def _load_lidar(path: Path, sensor: str, capture_ns: int, arrival_ns: int) -> Li
     data = read_payload(path)
     if len(data) % (4 * len(LIDAR_FIELDS)):
         raise PayloadError(f"{path}: {len(data)} bytes are no whole number of {4 * len(LIDAR_FIELDS)}-byte points")
-    rows = np.frombuffer(data, dtype="<f4").reshape(-1, len(LIDAR_FIELDS))
-    is_finite = np.all(np.isfinite(rows), axis=1)
-    if not np.all(is_finite):
-        rows = rows[is_finite]
-    if not len(rows):
-        raise PayloadError(f"{path}: no point of the sweep is finite")
+    rows = finite_rows(path, np.frombuffer(data, dtype="<f4").reshape(-1, len(LIDAR_FIELDS)))
     return LidarSweep(
         sensor=sensor,
         capture_ns=capture_ns,

@@ -40,9 +40,9 @@ def ego_states(rows: Iterable[EgoPoseRow], path: Path, latency_ns: int) -> list[
     The motion is that of constant twist between the poses up to `HALF_WINDOW_NS` before and after (or the direct
     neighbours where those are further away): exact to second order also at the ends. None where poses are lacking.
     """
-    unique = {row.timestamp: row for row in rows}
-    times_ns = np.array(sorted(unique), dtype=np.int64) * 1000
-    poses = pose_matrices((unique[time] for time in sorted(unique)), path)
+    rows = list(rows)
+    times_ns, first = np.unique(np.array([row.timestamp for row in rows], dtype=np.int64) * 1000, return_index=True)
+    poses = pose_matrices(rows, path)[first]
     velocity, yaw_rate, is_known = _motion(times_ns, poses)
     return [
         EgoState(

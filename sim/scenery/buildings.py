@@ -48,7 +48,7 @@ STYLES: dict[str, Style] = {
         width_m=(11, 20), depth_m=(9, 13), storeys=(3, 5), setback_m=(0.6, 2.0), gap_m=(0, 4), share=0.9, pitched=0.4, shops=0.45
     ),
     "avenue": Style(
-        width_m=(14, 26), depth_m=(11, 15), storeys=(4, 7), setback_m=(0.8, 2.5), gap_m=(0, 5), share=0.9, pitched=0.15, shops=0.7
+        width_m=(14, 26), depth_m=(11, 15), storeys=(4, 7), setback_m=(1.8, 3.0), gap_m=(0, 5), share=0.9, pitched=0.15, shops=0.7
     ),
     "rural": Style(
         width_m=(9, 16), depth_m=(8, 12), storeys=(1, 2), setback_m=(9, 25), gap_m=(40, 160), share=0.5, pitched=1.0, shops=0.0

@@ -23,7 +23,9 @@ KERBSTONE = (176, 174, 168)
 GRASS = (86, 112, 58)
 SHOULDER = (92, 91, 90)
 
-FAST_KINDS = ("motorway", "ramp", "rural")
+FORECOURT = (142, 138, 130)
+FORECOURT_M = 3.2
+BUILT_UP = ("town", "avenue", "arterial")
 
 
 def lane_line(patches: Patches, lane: Lane) -> F64:
@@ -56,6 +58,9 @@ def _add_edge(patches: Patches, edge: Edge, rng: np.random.Generator) -> None:
             _add_raised(patches, strip_outline(line, lane.width_m)[:, :2], PAVING)
             left = offset(line, lane.width_m / 2)
             patches.strip(left, offset(left, -KERB_M), PAVEMENT_M + 0.004, "kerb", KERBSTONE)
+            if edge.kind in BUILT_UP:
+                right = offset(line, -lane.width_m / 2)
+                patches.strip(right, offset(right, -FORECOURT_M), PAVEMENT_M - 0.02, "pavement", FORECOURT)
             continue
         base = {LaneKind.BUS: BUS_ASPHALT, LaneKind.BICYCLE: CYCLE_ASPHALT}.get(lane.kind, ASPHALT)
         shade = np.array(base) + float(rng.uniform(-5, 5))

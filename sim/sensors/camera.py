@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,8 +10,9 @@ from perception.core.messages import CameraFrame
 from sim.rig import CameraConfig
 from sim.scene import SceneView
 from sim.sensors.film import Film, encode_jpeg
-from sim.sensors.render import DOME, Moment, Renderer, Sight
+from sim.sensors.render import Moment, Renderer, Sight
 from sim.sensors.scene_caster import Rays
+from sim.sensors.screen import Screen
 from sim.sensors.tracks import ego_poses, knots_over
 
 F32 = NDArray[np.float32]
@@ -20,9 +20,7 @@ F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
-Bool = NDArray[np.bool_]
 
-_BLOCK: Final = 8
 _EDGE_OFFSETS: Final = ((-0.27, -0.27), (0.27, 0.27))
 """Where in an edge pixel further rays go, beside the one through its middle."""
 _SHUTTER_SAMPLES: Final = 4
@@ -52,113 +50,98 @@ class CameraSensor:
         self._renderer = renderer
         self._camera = config.camera
         self._ego_SE3_sensor = config.ego_SE3_sensor
-        self._height, self._width = config.height_px, config.width_px
-        v, u = (grid.ravel() for grid in np.mgrid[: self._height, : self._width])
-        self._order = np.lexsort((u % _BLOCK, v % _BLOCK, u // _BLOCK, v // _BLOCK))
-        u, v = u[self._order], v[self._order]
-        self._place = v * self._width + u
-        self._row = v
-        self._pattern = (v % 4) * 4 + u % 4
-        pixels = np.stack([u, v], axis=1).astype(np.float64)
-        offsets = ((0.0, 0.0), *_EDGE_OFFSETS)
-        self._rays = [np.ascontiguousarray(self._camera.rays(pixels + o).T.astype(np.float32)) for o in offsets]
+        self._screen = Screen(config.height_px, config.width_px)
+        pixels = np.stack([self._screen.column, self._screen.row], axis=1).astype(np.float64)
+        self._rays = self._camera.rays(pixels).T.astype(np.float32, order="C")
+        self._edge_rays = np.stack([self._camera.rays(pixels + o).T.astype(np.float32) for o in _EDGE_OFFSETS])
         self._pixel_rad = 1.0 / float(self._camera.intrinsic[0, 0])
-        self._shade = self._vignette(pixels)
-        self._film = Film((self._height, self._width), renderer.weather, renderer.sky.daylight.exposure, rng)
+        self._vignette = self._light_share(pixels)
+        self._film = Film(self._screen.shape, renderer.weather, renderer.sky.daylight.exposure, rng)
 
     def capture(self, scene: SceneView, capture_ns: int, arrival_ns: int, rng: np.random.Generator) -> CameraFrame:
-        shot = self.shoot(scene, capture_ns, rng)
-        data = encode_jpeg(shot.image, self._config.jpeg_quality)
+        """The frame whose exposure has its middle at `capture_ns`."""
+        light, _, _ = self._open_shutter(scene, capture_ns, counts_hidden=False)
+        data = encode_jpeg(self._film.develop(self._screen.to_image(light), rng), self._config.jpeg_quality)
         return CameraFrame(sensor=self._config.name, capture_ns=capture_ns, arrival_ns=arrival_ns, data=data)
 
     def shoot(self, scene: SceneView, capture_ns: int, rng: np.random.Generator) -> CameraShot:
-        """Image and truth at `capture_ns`, the middle of the exposure."""
-        light, sight, moment = self._expose(scene, capture_ns)
-        exposure_ns = round(self._config.exposure_ms * 1e6)
-        if exposure_ns:
-            for i in range(_SHUTTER_SAMPLES):
-                shift = round(exposure_ns * ((i + 0.5) / _SHUTTER_SAMPLES - 0.5))
-                light += self._expose(scene, capture_ns + shift)[0]
-            light /= _SHUTTER_SAMPLES + 1
-        depth, actor = (np.empty(self._height * self._width, dtype=dtype) for dtype in (np.float32, np.int32))
-        depth[self._place], actor[self._place] = sight.hits.distance_m, sight.hits.actor
+        """The same image before compression, with its truth."""
+        light, sight, moment = self._open_shutter(scene, capture_ns, counts_hidden=True)
         return CameraShot(
-            image=self._film.develop(self._to_image(light * self._shade), rng),
-            depth_m=depth.reshape(self._height, self._width),
-            actor=actor.reshape(self._height, self._width),
+            image=self._film.develop(self._screen.to_image(light), rng),
+            depth_m=self._screen.to_image(sight.hits.distance_m),
+            actor=self._screen.to_image(sight.hits.actor),
             actor_id=moment.tracks.states.actor_id,
             crossed=sight.hits.crossed,
             seen=sight.hits.seen(),
         )
 
-    def _expose(self, scene: SceneView, time_ns: int) -> tuple[F32, Sight, Moment]:
-        """Radiance (3, N) in block order, what the middle rays saw, and when."""
+    def _open_shutter(self, scene: SceneView, capture_ns: int, counts_hidden: bool) -> tuple[F32, Sight, Moment]:
+        """Light (3, N) on the film, what the middle rays saw, and when; motion blur is a mean over the exposure."""
+        light, sight, moment = self._expose(scene, capture_ns, counts_hidden)
+        exposure_ns = round(self._config.exposure_ms * 1e6)
+        if exposure_ns:
+            for i in range(_SHUTTER_SAMPLES):
+                shift = round(exposure_ns * ((i + 0.5) / _SHUTTER_SAMPLES - 0.5))
+                light += self._expose(scene, capture_ns + shift, counts_hidden=False)[0]
+            light /= _SHUTTER_SAMPLES + 1
+        return light * self._vignette, sight, moment
+
+    def _expose(self, scene: SceneView, time_ns: int, counts_hidden: bool) -> tuple[F32, Sight, Moment]:
+        renderer, screen = self._renderer, self._screen
         half = round(self._config.readout_ms * 0.5e6)
         knots = knots_over(time_ns - half, time_ns + half)
-        moment = self._renderer.moment(scene, time_ns, knots)
-        every = np.arange(len(self._row))
+        moment = renderer.moment(scene, time_ns, knots)
         poses = ego_poses(scene, knots, self._row_times(time_ns)) @ self._ego_SE3_sensor
-        sight = self._renderer.look(self._aim(0, every, poses, time_ns), moment, self._pixel_rad)
-        open_sky = np.ones(len(every), dtype=np.float32)
-        open_sky[sight.rows] = self._renderer.open_sky(sight, moment, self._pattern[sight.rows])
-        open_sky = self._soften(open_sky)
-        light = self._renderer.radiance(sight, moment, open_sky[sight.rows])
-        edge = np.flatnonzero(self._edges(sight))
+        rays = self._aim(self._rays, screen.row, poses, time_ns)
+        sight = renderer.look(rays, moment, self._pixel_rad, counts_hidden=counts_hidden)
+        face = renderer.faces(sight.hits)
+        sunlit = screen.sunlit(sight, face, renderer, moment)
+        open_sky = screen.open_sky(sight, renderer, moment)
+        light = renderer.radiance(sight, moment, sunlit[sight.rows], open_sky[sight.rows])
+        edge = screen.edges(face)
         if len(edge):
-            total = light[:, edge]
-            for i in range(1, len(self._rays)):
-                extra = self._renderer.look(self._aim(i, edge, poses, time_ns), moment, self._pixel_rad)
-                total += self._renderer.radiance(extra, moment, open_sky[edge][extra.rows])
-            light[:, edge] = total / len(self._rays)
+            added = self._around(edge, face, sunlit, open_sky, poses, moment, time_ns)
+            light[:, edge] = (light[:, edge] + added) / (len(_EDGE_OFFSETS) + 1)
         return light, sight, moment
+
+    def _around(
+        self, edge: I64, face: I64, sunlit: F32, open_sky: F32, poses: F64, moment: Moment, time_ns: int
+    ) -> F32:
+        """Sum of light (3, E) along the further rays of edge pixels (E,)."""
+        more = len(_EDGE_OFFSETS)
+        # Rays of one pixel go side by side: they mostly meet the same things.
+        pixel = np.repeat(edge, more)
+        aims = self._edge_rays[:, :, edge].transpose(1, 2, 0).reshape(3, -1)
+        rays = self._aim(aims, self._screen.row[pixel], poses, time_ns)
+        sight = self._renderer.look(rays, moment, self._pixel_rad)
+        lit = sunlit[pixel[sight.rows]]
+        if not self._renderer.is_ambient:
+            other = np.flatnonzero((self._renderer.faces(sight.hits) != face[pixel])[sight.rows])
+            lit[other] = self._renderer.sunlit(sight, other, moment)
+        light = self._renderer.radiance(sight, moment, lit, open_sky[pixel[sight.rows]])
+        total: F32 = light.reshape(3, -1, more).sum(axis=2)
+        return total
 
     def _row_times(self, time_ns: int) -> I64:
         """When each row is read (H,), or the one time of a global shutter (1,)."""
         if not self._config.readout_ms:
             return np.array([time_ns], dtype=np.int64)
-        share = (np.arange(self._height) + 0.5) / self._height - 0.5
+        height = self._config.height_px
+        share = (np.arange(height) + 0.5) / height - 0.5
         return time_ns + np.round(share * self._config.readout_ms * 1e6).astype(np.int64)
 
-    def _aim(self, offset: int, pixels: I64, poses: F64, time_ns: int) -> Rays:
-        """Rays in the world of pixels (block order); poses: world_SE3_camera of each row, or of all."""
-        rays = self._rays[offset][:, pixels]
+    def _aim(self, rays: F32, row: I64, poses: F64, time_ns: int) -> Rays:
+        """Rays (3, N) of image rows (N,) in the world; poses: world_SE3_camera of each row, or of all."""
         if len(poses) == 1:
             return Rays(origin_m=poses[0, :3, 3:], direction=poses[0, :3, :3].astype(np.float32) @ rays)
-        row = self._row[pixels]
         direction = np.einsum("nij,jn->in", poses[:, :3, :3].astype(np.float32)[row], rays)
         return Rays(origin_m=poses[row, :3, 3].T, direction=direction, time_ns=self._row_times(time_ns)[row])
 
-    def _edges(self, sight: Sight) -> Bool:
-        """True for pixels (N,), in block order, whose neighbour right or below shows another face."""
-        face = self._renderer.faces(sight.hits)
-        image = np.empty(len(face), dtype=np.int64)
-        image[self._place] = face
-        image = image.reshape(self._height, self._width)
-        is_edge = np.zeros(image.shape, dtype=bool)
-        is_edge[:, 1:] |= image[:, 1:] != image[:, :-1]
-        is_edge[1:] |= image[1:] != image[:-1]
-        picked: Bool = is_edge.ravel()[self._place]
-        return picked
-
-    def _soften(self, open_sky: F32) -> F32:
-        """The 16 directions of a 4x4 block together make the share of the sky: average over such a block."""
-        image = np.empty(len(open_sky), dtype=np.float32)
-        image[self._place] = open_sky
-        side = round(DOME**0.5)
-        smooth = cv2.blur(image.reshape(self._height, self._width), (side, side)).ravel()
-        return np.asarray(smooth[self._place], dtype=np.float32)
-
-    def _to_image(self, light: F32) -> F32:
-        image = np.empty((self._height * self._width, 3), dtype=np.float32)
-        image[self._place] = light.T
-        return image.reshape(self._height, self._width, 3)
-
-    def _vignette(self, pixels: F64) -> F32:
+    def _light_share(self, pixels: F64) -> F32:
         """Share of light (N,) that the lens lets through; none where a pixel sees past its edge."""
-        rays = self._rays[0].T.astype(np.float64)
+        rays = self._rays.T.astype(np.float64)
         back, is_visible = self._camera.project(rays)
         is_real = is_visible & (np.linalg.norm(back - pixels, axis=1) < 0.5)
         off = np.arccos(np.clip(rays[:, 2], -1, 1))
         return np.where(is_real, 1.0 - 0.25 * np.minimum(off, 1.4) ** 2, 0.0).astype(np.float32)
-
-

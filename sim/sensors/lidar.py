@@ -12,19 +12,18 @@ from sim.scene import MATERIAL_NAMES, MATERIALS, SceneView
 from sim.sensors.beams import beam_elevations_rad
 from sim.sensors.lidar_returns import Echoes, LidarPhysics
 from sim.sensors.scene_caster import SCENERY, Hits, Rays, SceneCaster
+from sim.sensors.tiles import tile_order
 from sim.sensors.tracks import ActorTracks, ego_poses, knots_over
 from sim.weather import Weather
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
-I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 
 _IS_GLASS: Final = np.array([MATERIALS[name].is_glass for name in MATERIAL_NAMES])
 _PANES: Final = 2
 """Panes of glass that a beam passes: into a car and out again."""
 _PAST_PANE_M: Final = np.float32(0.02)
-_TILE: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -53,8 +52,8 @@ class LidarSensor:
         self._elevation = beam_elevations_rad(config.beams)
         self._physics = LidarPhysics(config, weather)
         column, beam = (g.ravel() for g in np.mgrid[: config.columns, : config.beams])
-        # Rays go out in blocks of 8x8 so that neighbours stay together; points come back in firing order.
-        self._order = np.lexsort((beam % _TILE, column % _TILE, beam // _TILE, column // _TILE))
+        # Rays go out in blocks of neighbours; points come back in firing order.
+        self._order = tile_order(column, beam)
         self._column, self._beam = column, beam
 
     @property
@@ -64,13 +63,16 @@ class LidarSensor:
     def capture(
         self, scene: SceneView, capture_ns: int, arrival_ns: int, rng: np.random.Generator
     ) -> LidarSweep:
-        return self.shoot(scene, capture_ns, arrival_ns, rng).sweep
+        """The raw sweep that ends at `capture_ns`; asks the scene about all of its period before."""
+        return self._turn(scene, capture_ns, arrival_ns, rng, counts_hidden=False).sweep
 
     def shoot(self, scene: SceneView, capture_ns: int, arrival_ns: int, rng: np.random.Generator) -> LidarShot:
-        """The sweep that ends at `capture_ns`, raw, with what each point lies on.
+        """The same sweep, with what each point lies on."""
+        return self._turn(scene, capture_ns, arrival_ns, rng, counts_hidden=True)
 
-        Asks the scene about `capture_ns - period_ns` to `capture_ns`.
-        """
+    def _turn(
+        self, scene: SceneView, capture_ns: int, arrival_ns: int, rng: np.random.Generator, counts_hidden: bool
+    ) -> LidarShot:
         config = self._config
         offset = self._column_offsets()
         knots = knots_over(capture_ns - self.period_ns, capture_ns)
@@ -78,12 +80,12 @@ class LidarSensor:
         # Where in a column's width a turn happens to begin differs from sweep to sweep.
         direction = self._directions(rng.uniform())
         world_SE3_lidar = ego_poses(scene, knots, capture_ns + offset) @ self._ego_SE3_sensor
-        hits, surface, reach = self._cast(world_SE3_lidar, direction, capture_ns + offset, tracks)
+        beams = self._in_world(world_SE3_lidar, direction)
+        hits = self._cast(world_SE3_lidar, beams, capture_ns + offset, tracks, counts_hidden)
         echoes = self._physics.receive(
-            direction=direction,
-            incidence=self._incidence(world_SE3_lidar, direction, hits, surface, tracks),
-            distance_m=reach,
-            surface=surface,
+            incidence=self._incidence(beams, hits, tracks),
+            distance_m=hits.distance_m,
+            surface=hits.surface,
             surfaces=self._caster.surfaces,
             shape=(config.columns, config.beams),
             rng=rng,
@@ -139,50 +141,44 @@ class LidarSensor:
         direction[2] = up
         return direction.reshape(3, -1)
 
+    def _in_world(self, world_SE3_lidar: F64, direction: F32) -> F32:
+        """Beams (3, N) in the world, each column turned as the lidar was when it fired."""
+        grid = direction.reshape(3, self._config.columns, self._config.beams).transpose(1, 0, 2)
+        turned = np.matmul(world_SE3_lidar[:, :3, :3].astype(np.float32), grid)
+        return np.ascontiguousarray(turned.transpose(1, 0, 2)).reshape(3, -1)
+
     def _cast(
-        self, world_SE3_lidar: F64, direction: F32, times_ns: I64, tracks: ActorTracks
-    ) -> tuple[Hits, I32, F32]:
-        """Hits in firing order; surface (N,) and distance (N,) of what lies behind glass, where there is some."""
+        self, world_SE3_lidar: F64, beams: F32, times_ns: I64, tracks: ActorTracks, counts_hidden: bool
+    ) -> Hits:
+        """What each beam (in firing order) meets that is not glass; surface -1 where it goes on without end."""
         order, column = self._order, self._column[self._order]
-        rotation = world_SE3_lidar[:, :3, :3].astype(np.float32)[column]
         rays = Rays(
-            origin_m=np.ascontiguousarray(world_SE3_lidar[column, :3, 3].T),
-            direction=np.einsum("nij,jn->in", rotation, direction[:, order]),
+            origin_m=world_SE3_lidar[:, :3, 3].T.take(column, axis=1),
+            direction=beams.take(order, axis=1),
             time_ns=times_ns[column],
         )
-        hits = self._caster.cast(rays, tracks, self._config.max_range_m)
-        distance, surface, actor = hits.distance_m.copy(), hits.surface.copy(), hits.actor.copy()
+        reach = self._config.max_range_m
+        hits = self._caster.cast(rays, tracks, reach, counts_hidden=counts_hidden)
+        distance, surface, actor = hits.distance_m, hits.surface, hits.actor
         material = self._caster.surfaces.material
         for _ in range(_PANES):
             pane = np.flatnonzero((surface >= 0) & _IS_GLASS[material[surface]])
             if len(pane) == 0:
                 break
-            behind = _continue(rays, pane, distance[pane] + _PAST_PANE_M)
-            found = self._caster.cast(behind, tracks, self._config.max_range_m)
+            found = self._caster.cast(_continue(rays, pane, distance[pane] + _PAST_PANE_M), tracks, reach)
             distance[pane] += found.distance_m + _PAST_PANE_M
             surface[pane], actor[pane] = found.surface, found.actor
         back = np.empty(len(order), dtype=np.int64)
         back[order] = np.arange(len(order))
-        returned = Hits(
-            distance_m=hits.distance_m[back], surface=hits.surface[back], actor=actor[back], crossed=hits.crossed
-        )
-        return returned, surface[back], distance[back]
+        return Hits(distance_m=distance[back], surface=surface[back], actor=actor[back], crossed=hits.crossed)
 
-    def _incidence(
-        self, world_SE3_lidar: F64, direction: F32, hits: Hits, surface: I32, tracks: ActorTracks
-    ) -> F32:
+    def _incidence(self, beams: F32, hits: Hits, tracks: ActorTracks) -> F32:
         """Cosine (N,) between each beam and the normal of the surface it met."""
-        normal = self._caster.surfaces.normal.take(np.maximum(surface, 0), axis=1)
+        normal = self._caster.surfaces.normal.take(np.maximum(hits.surface, 0), axis=1)
         on = np.flatnonzero(hits.actor >= 0)
         turn = tracks.rotation[tracks.middle].astype(np.float32)[hits.actor[on]]
-        normal[:, on] = np.einsum("nij,jn->in", turn, normal[:, on])
-        beam = np.einsum(
-            "cij,jcb->icb",
-            world_SE3_lidar[:, :3, :3].astype(np.float32),
-            direction.reshape(3, self._config.columns, self._config.beams),
-            optimize=True,
-        )
-        return np.abs(np.einsum("in,in->n", normal, beam.reshape(3, -1)))
+        normal[:, on] = np.einsum("nij,jn->in", turn, normal.take(on, axis=1))
+        return np.abs(np.einsum("in,in->n", normal, beams))
 
 
 def _continue(rays: Rays, rows: I64, by_m: F32) -> Rays:

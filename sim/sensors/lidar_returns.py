@@ -59,7 +59,6 @@ class LidarPhysics:
     def receive(
         self,
         *,
-        direction: F32,
         incidence: F32,
         distance_m: F32,
         surface: I32,

@@ -12,6 +12,7 @@ from sim.sensors.scene_caster import Hits, Rays, SceneCaster
 from sim.sensors.shading import Fragments, Shader
 from sim.sensors.sky import Sky
 from sim.sensors.textures import TextureAtlas
+from sim.sensors.tiles import rotate_back
 from sim.sensors.tracks import ActorTracks
 from sim.weather import Weather
 
@@ -25,10 +26,11 @@ VIEW_M: Final = 250.0
 """Actors further away are not drawn."""
 SHADOW_M: Final = 120.0
 """Beyond, a shadow is smaller than a pixel of the cameras here: all is taken to be lit."""
-NEARBY_M: Final = 5.0
+NEARBY_M: Final = 3.0
 """Only what is nearer than this keeps the sky's light from a surface."""
 DOME: Final = 16
 """Directions to the sky, shared out over blocks of 4x4 pixels."""
+_TRANSPOSED: Final = np.arange(9).reshape(3, 3).T.ravel()
 _NO_SIGNAL: Final = 255
 _LIFT_M: Final = np.float32(0.015)
 
@@ -45,7 +47,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sight:
-    """What N rays saw. rows: (M,) those that hit a surface; fragments: M of them, the light of their sky still unknown."""
+    """What N rays saw. rows: (M,) those that hit a surface; fragments: M of them."""
 
     rays: Rays
     hits: Hits
@@ -78,14 +80,14 @@ class Renderer:
             lamps = Lamps.near(ego, tracks, front, self._street)
         return Moment(ego=ego, tracks=tracks, lamps=lamps, lit_signal=lit)
 
-    def look(self, rays: Rays, moment: Moment, pixel_rad: float) -> Sight:
-        """Find what rays see, with the sun's shadows; pixel_rad: angle that a pixel covers."""
-        hits = self._caster.cast(rays, moment.tracks, VIEW_M)
+    def look(self, rays: Rays, moment: Moment, pixel_rad: float, *, counts_hidden: bool = False) -> Sight:
+        """Find what rays see; pixel_rad: angle that a pixel covers."""
+        hits = self._caster.cast(rays, moment.tracks, VIEW_M, counts_hidden=counts_hidden)
         rows = np.flatnonzero(hits.is_hit)
         surface, actor, distance = hits.surface[rows], hits.actor[rows], hits.distance_m[rows]
         table = self._caster.surfaces
-        direction = rays.direction[:, rows]
-        origin = rays.origin_m[:, rows] if rays.origin_m.shape[1] > 1 else rays.origin_m
+        direction = rays.direction.take(rows, axis=1)
+        origin = rays.origin_m.take(rows, axis=1) if rays.origin_m.shape[1] > 1 else rays.origin_m
         position = origin.astype(np.float32) + distance * direction
         local_normal = table.normal.take(surface, axis=1)
         local, normal = position.copy(), local_normal.copy()
@@ -104,8 +106,6 @@ class Renderer:
             local_normal=local_normal,
             material=material,
             albedo=table.albedo.take(surface, axis=1),
-            sunlit=self._sunlit(position, normal, distance, moment.tracks),
-            open_sky=np.ones(len(rows), dtype=np.float32),
             glow=glow_of(material, surface.astype(np.int64) // 2, lit, self.weather),
         )
         return Sight(rays=rays, hits=hits, rows=rows, fragments=fragments)
@@ -116,36 +116,46 @@ class Renderer:
         face[~hits.is_hit] = -1
         return face
 
-    def open_sky(self, sight: Sight, moment: Moment, pattern: NDArray[np.int64]) -> F32:
-        """Whether one direction of the sky's dome is free, (M,) 0 or 1; pattern: (M,) which of the `DOME` directions."""
+    @property
+    def is_ambient(self) -> bool:
+        """Whether light comes from all over the sky, so that what is near takes its share; the sun drowns that."""
+        return not self.sky.daylight.has_shadows
+
+    def sunlit(self, sight: Sight, asked: I64, moment: Moment) -> F32:
+        """Whether the sun reaches fragments `asked` (A,): 0 or 1, where it does not set behind them anyway."""
+        seen, daylight = sight.fragments, self.sky.daylight
+        lit = np.ones(len(asked), dtype=np.float32)
+        normal = seen.normal.take(asked, axis=1)
+        faces = (daylight.sun_direction @ normal > 0) & (seen.distance_m[asked] < SHADOW_M)
+        rows = np.flatnonzero(faces)
+        origin = seen.position_m.take(asked[rows], axis=1) + _LIFT_M * normal.take(rows, axis=1)
+        rays = Rays(origin_m=origin, direction=np.repeat(daylight.sun_direction[:, None], len(rows), axis=1))
+        lit[rows] = ~self._caster.is_blocked(rays, _still(moment.tracks), VIEW_M)
+        return lit
+
+    def open_sky(self, sight: Sight, asked: I64, moment: Moment, pattern: I64) -> F32:
+        """Whether one direction of the sky's dome is free, (A,) 0 or 1, for fragments `asked` (A,).
+
+        pattern: (A,) which of the `DOME` directions each of them looks in.
+        """
         seen = sight.fragments
-        free = np.ones(len(sight.rows), dtype=np.float32)
-        near = np.flatnonzero(seen.distance_m < SHADOW_M / 2)
-        direction = self._dome[:, pattern[near]] + seen.normal[:, near]
+        free = np.ones(len(asked), dtype=np.float32)
+        near = np.flatnonzero(seen.distance_m[asked] < SHADOW_M / 2)
+        normal = seen.normal.take(asked[near], axis=1)
+        direction = self._dome.take(pattern[near], axis=1) + normal
         direction /= np.linalg.norm(direction, axis=0)
-        rays = Rays(origin_m=seen.position_m[:, near] + _LIFT_M * seen.normal[:, near], direction=direction)
-        free[near] = ~self._caster.is_blocked(rays, _still(moment.tracks), VIEW_M, within_m=NEARBY_M)
+        origin = seen.position_m.take(asked[near], axis=1) + _LIFT_M * normal
+        rays = Rays(origin_m=origin, direction=direction)
+        free[near] = ~self._caster.is_blocked(rays, _still(moment.tracks), NEARBY_M, within_m=NEARBY_M)
         return free
 
-    def radiance(self, sight: Sight, moment: Moment, open_sky: F32) -> F32:
-        """Light (3, N) along all rays of a sight: sky where nothing was hit."""
+    def radiance(self, sight: Sight, moment: Moment, sunlit: F32, open_sky: F32) -> F32:
+        """Light (3, N) along all rays of a sight; sunlit, open_sky: (M,) 0..1 what reaches each of its fragments."""
         light = np.empty((3, len(sight.rays)), dtype=np.float32)
         empty = np.flatnonzero(~sight.hits.is_hit)
-        light[:, empty] = self.sky.radiance(sight.rays.direction[:, empty])
-        light[:, sight.rows] = self._shader.shade(replace(sight.fragments, open_sky=open_sky), moment.lamps)
+        light[:, empty] = self.sky.radiance(sight.rays.direction.take(empty, axis=1))
+        light[:, sight.rows] = self._shader.shade(sight.fragments, sunlit, open_sky, moment.lamps)
         return light
-
-    def _sunlit(self, position: F32, normal: F32, distance: F32, tracks: ActorTracks) -> F32:
-        daylight = self.sky.daylight
-        if not daylight.has_shadows:
-            return np.ones(len(distance), dtype=np.float32)
-        facing = daylight.sun_direction @ normal
-        lit = np.ones(len(distance), dtype=np.float32)
-        ask = np.flatnonzero((facing > 0) & (distance < SHADOW_M))
-        sun = np.broadcast_to(daylight.sun_direction[:, None], (3, len(ask)))
-        rays = Rays(origin_m=position[:, ask] + _LIFT_M * normal[:, ask], direction=sun)
-        lit[ask] = ~self._caster.is_blocked(rays, _still(tracks), VIEW_M)
-        return lit
 
 
 def _still(tracks: ActorTracks) -> ActorTracks:
@@ -166,10 +176,10 @@ def _into_actor_frames(tracks: ActorTracks, actor: NDArray[np.int32], position: 
     """Turn positions (3, M) of points on actors into actors' frames, and their normals out of them, in place."""
     rows = np.flatnonzero(actor >= 0)
     who = actor[rows]
-    r = tracks.rotation[tracks.middle].astype(np.float32)[who]
-    offset = (position[:, rows] - tracks.position_m[tracks.middle].T[:, who]).astype(np.float32)
-    position[:, rows] = np.einsum("nji,jn->in", r, offset)
-    normal[:, rows] = np.einsum("nij,jn->in", r, normal[:, rows])
+    r = tracks.rotation[tracks.middle].reshape(-1, 9).T.astype(np.float32).take(who, axis=1)
+    offset = position.take(rows, axis=1) - tracks.position_m[tracks.middle].T.astype(np.float32).take(who, axis=1)
+    position[:, rows] = rotate_back(r, offset)
+    normal[:, rows] = rotate_back(r[_TRANSPOSED], normal.take(rows, axis=1))
 
 
 def _headlamps_at(model: ActorModel) -> float:

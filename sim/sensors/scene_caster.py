@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sim.scene import SceneView
 from sim.sensors.raycast import NO_HIT, RayCasterFactory
 from sim.sensors.surfaces import ActorLibrary, SurfaceTable
-from sim.sensors.tiles import TILE, RayTiles
+from sim.sensors.tiles import TILE, Boxes, RayTiles, in_tiles, rotate_back, slabs
 from sim.sensors.tracks import ActorTracks
 
 F32 = NDArray[np.float32]
@@ -24,6 +24,9 @@ Bool = NDArray[np.bool_]
 
 SCENERY: Final = -1
 """`Hits.actor` where the scenery was hit, or nothing."""
+
+_SKIN_M: Final = np.float32(1e-3)
+"""Boxes are cast a little larger than their meshes: a ray must start outside the surface that it meets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -90,18 +93,18 @@ class SceneCaster:
         self.surfaces = SurfaceTable.of(meshes)
         self._scenery = factory(scenery.vertices_m, scenery.triangles)
         self._library = ActorLibrary.of(scene.models, len(scenery.triangles), factory)
-        sizes = np.array([len(mesh.triangles) for mesh in meshes[1:]], dtype=np.int64)
-        self._slot_of_triangle = np.repeat(np.arange(len(sizes)), sizes)
 
-    def cast(self, rays: Rays, tracks: ActorTracks, reach_m: float) -> Hits:
-        """The nearest hit of each ray, among scenery and the actors within `reach_m`."""
-        distance, triangle = self._scenery.nearest(rays.packed())
-        distance, surface = distance.copy(), triangle.copy()
+    def cast(self, rays: Rays, tracks: ActorTracks, reach_m: float, *, counts_hidden: bool = False) -> Hits:
+        """The nearest hit of each ray, among scenery and the actors within `reach_m`.
+
+        counts_hidden: also cast rays at actors behind the scenery, so that `Hits.crossed` counts them.
+        """
+        distance, surface = (found.copy() for found in self._scenery.nearest(rays.packed()))
         actor = np.full(len(rays), SCENERY, dtype=np.int32)
-        crossings = self._cross(rays, tracks, reach_m)
+        crossings = self._cross(rays, tracks, reach_m, None if counts_hidden else distance)
         # Far first: where several actors share a ray, the nearest is written last and stays.
-        order = np.argsort(-crossings.distance_m, kind="stable")
-        order = order[crossings.distance_m[order] < distance[crossings.ray[order]]]
+        order = np.flatnonzero(crossings.distance_m < distance[crossings.ray])
+        order = order[np.argsort(-crossings.distance_m[order], kind="stable")]
         ray = crossings.ray[order]
         distance[ray] = crossings.distance_m[order]
         surface[ray] = crossings.surface[order]
@@ -115,7 +118,8 @@ class SceneCaster:
             blocked = self._scenery.is_blocked(rays.packed()).copy()
         else:
             blocked = self._scenery.nearest(rays.packed())[0] < within_m
-        crossings = self._cross(rays, tracks, min(reach_m, within_m))
+        limit = np.where(blocked, np.float32(0), np.float32(within_m))
+        crossings = self._cross(rays, tracks, min(reach_m, within_m), limit)
         blocked[crossings.ray[crossings.distance_m < within_m]] = True
         return blocked
 
@@ -124,89 +128,75 @@ class SceneCaster:
         slots = self._library.slots_of(tracks.states.model, tracks.states.phase)
         return self._library.center_m[slots], self._library.half_m[slots]
 
-    def _cross(self, rays: Rays, tracks: ActorTracks, reach_m: float) -> _Crossings:
-        """Every meeting of a ray with an actor, occluded or not."""
-        none = np.zeros(0, dtype=np.int64)
+    def _cross(self, rays: Rays, tracks: ActorTracks, reach_m: float, limit_m: F32 | None) -> _Crossings:
+        """Every meeting of a ray with an actor's model that begins nearer than `limit_m` (N,), or anywhere."""
         if len(tracks.states) == 0 or len(rays) == 0:
+            none = np.zeros(0, dtype=np.int64)
             return _Crossings(ray=none, actor=none, distance_m=np.zeros(0, np.float32), surface=np.zeros(0, np.int32))
-        slots = self._library.slots_of(tracks.states.model, tracks.states.phase)
-        actor, tile = self._candidates(rays, tracks, slots, reach_m)
-        ray = (tile[:, None] * TILE + np.arange(TILE)).ravel()
-        actor = np.repeat(actor, TILE)
-        within = ray < len(rays)
-        ray, actor = ray[within], actor[within]
-        start, direction = _to_actor_frames(rays, tracks, ray, actor)
-        return self._cast_slots(ray, actor, slots[actor], start, direction)
-
-    def _candidates(self, rays: Rays, tracks: ActorTracks, slots: I64, reach_m: float) -> tuple[I64, I64]:
-        middle = tracks.middle
-        rotation = tracks.rotation[middle]
-        center = tracks.position_m[middle] + np.einsum("kij,kj->ki", rotation, self._library.center_m[slots])
-        radius = self._library.radius_m[slots]
-        return RayTiles.of(rays.origin_m, rays.direction).meetings(
-            center_m=center,
-            half_m=self._library.half_m[slots],
-            rotation=rotation,
-            margin_m=tracks.margin_m(radius),
-            reach_m=reach_m,
-        )
-
-    def _cast_slots(self, ray: I64, actor: I64, slot: I64, start: F32, direction: F32) -> _Crossings:
-        """Cast rays given in actors' frames, from where they enter the actor's bounding sphere."""
         library = self._library
-        radius = library.radius_m[slot].astype(np.float32)
-        offset = start - library.center_m.T.astype(np.float32)[:, slot]
-        along = -np.einsum("ij,ij->j", offset, direction)
-        miss2 = np.einsum("ij,ij->j", offset, offset) - along * along
-        meets = (miss2 <= radius * radius) & (along >= -radius)
-        ray, actor, slot, radius, along = ray[meets], actor[meets], slot[meets], radius[meets], along[meets]
-        entry = np.maximum(along - radius, np.float32(0))
-        origin = start[:, meets] + library.origin_m.T.astype(np.float32)[:, slot] + entry * direction[:, meets]
-        packed = np.empty((len(ray), 6), dtype=np.float32)
-        packed[:, :3], packed[:, 3:] = origin.T, direction[:, meets].T
+        slots = library.slots_of(tracks.states.model, tracks.states.phase)
+        tiles = RayTiles.of(rays.origin_m, rays.direction)
+        actor, tile = tiles.meetings(_boxes(library, slots, tracks), reach_m)
+        slot = slots[actor]
+        start, step = _to_actor_frames(tiles, rays.time_ns, tracks, actor, tile)
+        start -= library.center_m.T.astype(np.float32)[:, slot, None]
+        enter, leave = slabs(start, step, library.half_m.T.astype(np.float32)[:, slot, None] + _SKIN_M)
+        ray = tile[:, None] * TILE + np.arange(TILE)
+        meets = (enter <= leave) & (ray < len(rays))
+        if limit_m is not None:
+            meets &= enter < in_tiles(limit_m[None])[0, tile]
+        flat = np.flatnonzero(meets)
+        pair = flat // TILE
+        entry, span = enter.take(flat), (leave - enter).take(flat)
+        # Boxes sit at their slots' centres in the library: from there on rays are its rays.
+        start += (library.origin_m + library.center_m).T.astype(np.float32)[:, slot, None]
+        packed = np.empty((len(flat), 6), dtype=np.float32)
+        for i in range(3):
+            packed[:, 3 + i] = step[i].take(flat)
+            packed[:, i] = (start[i].take(flat) if start.shape[2] > 1 else start[i, :, 0].take(pair)) + entry * packed[:, 3 + i]
         inside, triangle = library.caster.nearest(packed)
-        hit = (triangle != NO_HIT) & (inside <= 2 * radius + np.float32(0.01))
-        hit[hit] = self._slot_of_triangle[triangle[hit]] == slot[hit]
+        hit = np.flatnonzero((triangle != NO_HIT) & (inside <= span + _SKIN_M))
         return _Crossings(
-            ray=ray[hit],
-            actor=actor[hit],
-            distance_m=(entry + inside)[hit],
+            ray=ray.take(flat[hit]),
+            actor=actor[pair[hit]],
+            distance_m=entry[hit] + inside[hit],
             surface=triangle[hit] + np.int32(library.first_surface),
         )
 
 
-def _to_actor_frames(rays: Rays, tracks: ActorTracks, ray: I64, actor: I64) -> tuple[F32, F32]:
-    """Origins and directions (3, Q) of rays in the frames of actors, each at its ray's own time."""
-    direction = rays.direction[:, ray]
-    origin = rays.origin_m[:, ray] if rays.origin_m.shape[1] > 1 else rays.origin_m
-    position = tracks.position_m
-    if rays.time_ns is None:
-        segment: I64 = np.full(1, tracks.middle, dtype=np.int64)
-        offset = (origin - position[tracks.middle].T[:, actor]).astype(np.float32)
+def _boxes(library: ActorLibrary, slots: I64, tracks: ActorTracks) -> Boxes:
+    middle = tracks.middle
+    rotation = tracks.rotation[middle]
+    return Boxes(
+        center_m=tracks.position_m[middle] + np.einsum("kij,kj->ki", rotation, library.center_m[slots]),
+        half_m=library.half_m[slots],
+        rotation=rotation,
+        margin_m=tracks.margin_m(library.radius_m[slots]),
+    )
+
+
+def _to_actor_frames(
+    tiles: RayTiles, time_ns: I64 | None, tracks: ActorTracks, actor: I64, tile: I64
+) -> tuple[F32, F32]:
+    """Origins and directions (3, P, 64) of tiles of rays in the frames of actors, each ray at its own time."""
+    step = tiles.directions[:, tile]
+    origin = tiles.origins_m[:, tile] if tiles.origins_m.shape[1] > 1 else tiles.origins_m
+    if time_ns is None:
+        segment: I64 = np.full(len(tile), tracks.middle, dtype=np.int64)
+        start = (origin - tracks.position_m[tracks.middle].T[:, actor, None]).astype(np.float32)
     else:
-        segment, share = tracks.place(rays.time_ns[ray])
-        start, end = position[segment, actor].T, position[segment + 1, actor].T
-        offset = (origin - (start + share * (end - start))).astype(np.float32)
-        angle = (share * tracks.turn_rad[segment, actor]).astype(np.float32)
+        times = in_tiles(time_ns[None])[0]
+        # One segment for a tile: its few rays past a knot go on at the same pace, by micrometres at most.
+        segment, share = tracks.place(times[tile, 0], times[tile])
+        here, there = tracks.position_m[segment, actor].T, tracks.position_m[segment + 1, actor].T
+        start = (origin - here[:, :, None] - share * (there - here)[:, :, None]).astype(np.float32)
+        angle = (share * tracks.turn_rad[segment, actor][:, None]).astype(np.float32)
         cos, sin = np.cos(angle), np.sin(angle)
-        offset, direction = _turn_back(offset, cos, sin), _turn_back(direction, cos, sin)
-    knots = len(tracks.knots_ns)
-    table = tracks.rotation.reshape(knots * len(tracks.states), 9).T.astype(np.float32)
-    r = table[:, segment * len(tracks.states) + actor]
-    return _rotate_back(r, offset), _rotate_back(r, direction)
+        start, step = _turn_back(start, cos, sin), _turn_back(step, cos, sin)
+    r = tracks.rotation[segment, actor].reshape(-1, 9).T.astype(np.float32)[:, :, None]
+    return rotate_back(r, start), rotate_back(r, step)
 
 
 def _turn_back(vector: F32, cos: F32, sin: F32) -> F32:
-    turned = np.empty_like(vector)
-    turned[0] = cos * vector[0] + sin * vector[1]
-    turned[1] = cos * vector[1] - sin * vector[0]
-    turned[2] = vector[2]
-    return turned
-
-
-def _rotate_back(r: F32, vector: F32) -> F32:
-    """Transposed rotations (9, Q), row by row, times vectors (3, Q)."""
-    rotated = np.empty((3, r.shape[1]), dtype=np.float32)
-    for i in range(3):
-        rotated[i] = r[i] * vector[0] + r[3 + i] * vector[1] + r[6 + i] * vector[2]
-    return rotated
+    x, y, z = vector
+    return np.stack([cos * x + sin * y, cos * y - sin * x, z])

@@ -45,8 +45,7 @@ class Fragments:
     """N seen surface points. direction: (3, N) from the camera. distance_m, footprint_m (side of a pixel there): (N,).
 
     position_m, normal: (3, N) world, the normal towards the camera. local_m, local_normal: (3, N) where textures cling:
-    the actor's frame on actors, else the world. material: (N,). albedo: (3, N). sunlit, open_sky: (N,) 0..1 share of
-    the sun and of the sky that reaches them. glow: (N,) strength of light of their own.
+    the actor's frame on actors, else the world. material: (N,). albedo: (3, N). glow: (N,) strength of own light.
     """
 
     direction: F32
@@ -58,8 +57,6 @@ class Fragments:
     local_normal: F32
     material: U8
     albedo: F32
-    sunlit: F32
-    open_sky: F32
     glow: F32
 
 
@@ -71,22 +68,22 @@ class Shader:
         self._daylight = daylight
         self._atlas = atlas
 
-    def shade(self, seen: Fragments, lamps: Lamps) -> F32:
-        """Radiance (3, N) that reaches the camera."""
+    def shade(self, seen: Fragments, sunlit: F32, open_sky: F32, lamps: Lamps) -> F32:
+        """Radiance (3, N) that reaches the camera; sunlit, open_sky: (N,) share of sun and sky that reach the surface."""
         albedo = seen.albedo * self._texture(seen)
         day = self._daylight
         facing = np.clip(day.sun_direction @ seen.normal, 0, 1)
         # Leaves let light through: they are never black on the far side.
         is_leaf = seen.material == _FOLIAGE
-        facing = np.where(is_leaf, 0.35 + 0.65 * facing, facing) * seen.sunlit
-        light = day.ambient(seen.normal[2]) * seen.open_sky
+        facing = np.where(is_leaf, 0.35 + 0.65 * facing, facing) * sunlit
+        light = day.ambient(seen.normal[2]) * open_sky
         light += day.sun[:, None] * facing
         lamps.add_to(light, seen.position_m, seen.normal, np.where(_IS_RETRO[seen.material], np.float32(6), np.float32(1)))
         if self._weather.is_wet:
             albedo *= np.where(_GETS_WET[seen.material], np.float32(0.5), np.float32(1))
         radiance = light
         radiance *= albedo
-        self._add_gloss(radiance, seen, facing)
+        self._add_gloss(radiance, seen, facing, open_sky)
         radiance += seen.glow * seen.albedo
         return self._through_air(radiance, seen)
 
@@ -102,13 +99,11 @@ class Shader:
         footprint = seen.footprint_m / np.sqrt(np.maximum(slant, np.float32(0.02)))
         tint = self._atlas.sample(kind, u, v, footprint)
         # A second, slow pattern hides that the first repeats.
-        blotch = np.full(len(kind), _TEXTURE_NAMES.index("soil"), dtype=np.uint8)
-        is_ground = seen.local_normal[2] > 0.7
-        slow = self._atlas.sample(blotch, u * np.float32(0.061), v * np.float32(0.061), footprint * np.float32(0.061))[0]
-        tint *= np.where(is_ground & (kind > 0), np.float32(0.35) + np.float32(0.65) * slow, np.float32(1))
+        ground = np.flatnonzero(seen.local_normal[2] > 0.7)
+        tint[:, ground] *= self._atlas.sample_slow(u[ground], v[ground])
         return tint
 
-    def _add_gloss(self, radiance: F32, seen: Fragments, facing: F32) -> None:
+    def _add_gloss(self, radiance: F32, seen: Fragments, facing: F32, open_sky: F32) -> None:
         """Mirror image of the sky, and the sun's highlight, on glossy and wet surfaces."""
         specular = _SPECULAR[seen.material]
         if self._weather.is_wet:
@@ -117,12 +112,12 @@ class Shader:
         rows = np.flatnonzero(specular > 0.05)
         if len(rows) == 0:
             return
-        direction, normal = seen.direction[:, rows], seen.normal[:, rows]
+        direction, normal = seen.direction.take(rows, axis=1), seen.normal.take(rows, axis=1)
         cosine = -np.einsum("in,in->n", direction, normal)
         mirrored = direction + 2 * cosine * normal
         fresnel = specular[rows] * (np.float32(0.06) + np.float32(0.94) * (1 - np.clip(cosine, 0, 1)) ** 5)
         fresnel += np.float32(0.12) * (seen.material[rows] == _WINDOW)
-        mirror = self._daylight.gradient(mirrored) * seen.open_sky[rows]
+        mirror = self._daylight.gradient(mirrored) * open_sky[rows]
         toward_sun = np.clip(self._daylight.sun_direction @ mirrored, 0, 1)
         mirror += self._daylight.sun[:, None] * (np.float32(18.0) * toward_sun**220 * (facing[rows] > 0))
         kept = radiance[:, rows]

@@ -14,7 +14,7 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
-SLOT_SPACING = 5.0
+SLOT_SPACING = 2.5
 """Distance of neighbouring models in the library scene, in radii of the largest: see `ActorLibrary`."""
 
 
@@ -49,7 +49,7 @@ class SurfaceTable:
 class ActorLibrary:
     """Every model and phase in one scene, each in a slot of its own on a coarse grid.
 
-    A ray enters at its own model's bounding sphere, and nothing of a neighbouring slot lies within a diameter of there:
+    Rays are cast from where they enter their own model's box to where they leave it, and no neighbour reaches in there:
     so all actors of a frame are cast in one call, and nothing is ever rebuilt.
 
     slot: row by (model, phase). origin_m: (L, 3) float32 where a slot's actor frame sits. center_m, half_m: (L, 3) box of

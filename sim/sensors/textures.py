@@ -14,6 +14,8 @@ U8 = NDArray[np.uint8]
 SIDE: Final = 256
 LEVELS: Final = 6
 NEUTRAL: Final = 128.0
+SLOW_M: Final = 80.0
+"""Side of the pattern that varies large surfaces."""
 _REMAP_COLUMNS: Final = 1024
 
 
@@ -34,6 +36,8 @@ class TextureAtlas:
                 small = cv2.resize(texture, (side, side), interpolation=cv2.INTER_AREA)
                 top, left = row * (SIDE + 2), int(self._left[level])
                 self._image[top : top + side + 2, left : left + side + 2] = np.pad(small, ((1, 1), (1, 1), (0, 0)), "wrap")
+        slow = 1 + 0.09 * noise(rng, 3.0) + 0.07 * noise(rng, 14.0)
+        self._slow = np.clip(slow * NEUTRAL, 0, 255).astype(np.uint8)[:, :, None]
         self._period = np.array([period for _, period in TEXTURES.values()], dtype=np.float32)
 
     def sample(self, texture: NDArray[np.uint8], u_m: F32, v_m: F32, footprint_m: F32) -> F32:
@@ -46,6 +50,11 @@ class TextureAtlas:
         x = self._left[level] + np.float32(0.5) + (u - np.floor(u)) * side
         y = texture * np.float32(SIDE + 2) + np.float32(0.5) + (v - np.floor(v)) * side
         return sample_image(self._image, x, y).astype(np.float32) * np.float32(1 / NEUTRAL)
+
+    def sample_slow(self, u_m: F32, v_m: F32) -> F32:
+        """Multipliers (N,) of a smooth pattern of patches some metres wide."""
+        scale = np.float32(SIDE / SLOW_M)
+        return sample_image(self._slow, (u_m * scale) % SIDE, (v_m * scale) % SIDE)[0] * np.float32(1 / NEUTRAL)
 
 
 def sample_image(image: U8, x: F32, y: F32) -> U8:

@@ -6,6 +6,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
@@ -14,46 +15,68 @@ TILE: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class RayTiles:
-    """T tiles of 64 rays in the given order. origin_m, axis: (3, T) mean origin and unit mean direction.
+class Boxes:
+    """K boxes that rays may meet. center_m, half_m: (K, 3) float64. rotation: (K, 3, 3) world_R_box.
 
-    spread_m: (T,) how far any origin lies from the mean. angle_rad: (T,) how far any direction turns from the axis.
+    margin_m: (K,) added on all sides, for what moves meanwhile.
     """
 
-    origin_m: NDArray[np.float32]
-    axis: NDArray[np.float32]
-    spread_m: NDArray[np.float32]
-    angle_rad: NDArray[np.float32]
+    center_m: F64
+    half_m: F64
+    rotation: F64
+    margin_m: F64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RayTiles:
+    """T tiles of 64 rays in the given order, the last ray repeated to fill the last tile.
+
+    directions: (3, T, 64). origins_m: (3, T, 64), or (3, 1, 1) one for all. center_m, axis: (3, T) mean origin and unit
+    mean direction. spread_m: (T,) how far any origin lies from the mean. angle_rad: (T,) how far any direction turns
+    from the axis.
+    """
+
+    directions: F32
+    origins_m: NDArray[Any]
+    center_m: F32
+    axis: F32
+    spread_m: F32
+    angle_rad: F32
 
     @classmethod
-    def of(cls, origin_m: NDArray[Any], direction: NDArray[np.float32]) -> "RayTiles":
+    def of(cls, origin_m: NDArray[Any], direction: F32) -> "RayTiles":
         """Tiles of rays (3, N); origins may be one for all, (3, 1)."""
-        directions = _in_tiles(direction)
+        directions = in_tiles(direction)
         total = directions.mean(axis=2)
         axis = total / np.maximum(np.linalg.norm(total, axis=0), 1e-6)
         cosine = np.einsum("itr,it->tr", directions, axis).min(axis=1)
         if origin_m.shape[1] == 1:
-            mean = np.broadcast_to(origin_m.astype(np.float32), axis.shape)
+            origins = origin_m[:, :, None]
+            center = np.broadcast_to(origin_m.astype(np.float32), axis.shape)
             spread = np.zeros(axis.shape[1], dtype=np.float32)
         else:
-            origins = _in_tiles(origin_m.astype(np.float32))
-            mean = origins.mean(axis=2)
-            off = origins - mean[:, :, None]
+            origins = in_tiles(origin_m)
+            center = origins.mean(axis=2).astype(np.float32)
+            off = (origins - center[:, :, None]).astype(np.float32)
             spread = np.sqrt(np.einsum("itr,itr->tr", off, off).max(axis=1))
-        # A little wider than it is, for what float32 rounds away.
-        angle = np.arccos(np.clip(cosine, -1.0, 1.0)) + np.float32(1e-3)
-        return cls(origin_m=mean, axis=axis, spread_m=spread + np.float32(1e-3), angle_rad=angle)
+        return cls(
+            directions=directions,
+            origins_m=origins,
+            center_m=center,
+            axis=axis,
+            # A little wider than they are, for what float32 rounds away.
+            spread_m=spread + np.float32(1e-3),
+            angle_rad=np.arccos(np.clip(cosine, -1.0, 1.0)) + np.float32(1e-3),
+        )
 
-    def meetings(
-        self, *, center_m: F64, half_m: F64, rotation: F64, margin_m: F64, reach_m: float
-    ) -> tuple[I64, I64]:
-        """Pairs (P,) of box and tile that may meet; never misses one that does.
+    def meetings(self, boxes: Boxes, reach_m: float) -> tuple[I64, I64]:
+        """Pairs (P,) of box and tile that may meet within `reach_m`; never misses one that does.
 
-        center_m, half_m: (K, 3) boxes; rotation: (K, 3, 3) world_R_box; margin_m: (K,) added on all sides. First every
-        box's sphere against every tile's cone, then for the pairs left the tile's axis against the widened box.
+        First every box's sphere against every tile's cone, then for the pairs left the tile's axis against the widened
+        box.
         """
-        radius = (np.linalg.norm(half_m, axis=1) + margin_m).astype(np.float32)
-        offset = center_m.T.astype(np.float32)[:, :, None] - self.origin_m[:, None, :]
+        radius = (np.linalg.norm(boxes.half_m, axis=1) + boxes.margin_m).astype(np.float32)
+        offset = boxes.center_m.T.astype(np.float32)[:, :, None] - self.center_m[:, None, :]
         distance = np.sqrt(np.einsum("ikt,ikt->kt", offset, offset))
         along = np.einsum("ikt,it->kt", offset, self.axis)
         wide = radius[:, None] + self.spread_m
@@ -62,38 +85,56 @@ class RayTiles:
         limit = cosine * np.cos(self.angle_rad) - sine * np.sin(self.angle_rad)
         is_near = (distance <= wide) | (self.angle_rad > np.pi / 2) | (along >= limit * distance)
         box, tile = np.nonzero(is_near & (distance - wide <= reach_m))
-        keep = self._axis_meets(box, tile, offset[:, box, tile], distance[box, tile] + radius[box], half_m, rotation, margin_m)
+        far = np.minimum(distance[box, tile] + radius[box], np.float32(reach_m))
+        keep = self._axis_meets(boxes, box, tile, offset[:, box, tile], far)
         return box[keep], tile[keep]
 
-    def _axis_meets(
-        self,
-        box: I64,
-        tile: I64,
-        offset: NDArray[np.float32],
-        far_m: NDArray[np.float32],
-        half_m: F64,
-        rotation: F64,
-        margin_m: F64,
-    ) -> Bool:
+    def _axis_meets(self, boxes: Boxes, box: I64, tile: I64, offset: F32, far_m: F32) -> Bool:
         """Slab test of tile axes against boxes grown by how far a ray of the tile strays from the axis until there."""
-        r = rotation.reshape(-1, 9).T.astype(np.float32)[:, box]
-        grow = self.spread_m[tile] + self.angle_rad[tile] * far_m + margin_m.astype(np.float32)[box]
-        enter = np.zeros(len(box), dtype=np.float32)
-        leave = np.full(len(box), np.inf, dtype=np.float32)
-        for i in range(3):
-            start = -(r[i] * offset[0] + r[3 + i] * offset[1] + r[6 + i] * offset[2])
-            step = r[i] * self.axis[0, tile] + r[3 + i] * self.axis[1, tile] + r[6 + i] * self.axis[2, tile]
-            step = np.where(np.abs(step) < 1e-6, np.float32(1e-6), step)
-            half = half_m[:, i].astype(np.float32)[box] + grow
-            one, other = (-half - start) / step, (half - start) / step
-            enter = np.maximum(enter, np.minimum(one, other))
-            leave = np.minimum(leave, np.maximum(one, other))
+        r = boxes.rotation.reshape(-1, 9).T.astype(np.float32)[:, box]
+        grow = self.spread_m[tile] + self.angle_rad[tile] * far_m + boxes.margin_m.astype(np.float32)[box]
+        half = boxes.half_m.T.astype(np.float32)[:, box] + grow
+        enter, leave = slabs(-rotate_back(r, offset), rotate_back(r, self.axis[:, tile]), half)
         return enter <= leave
 
 
-def _in_tiles(columns: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(3, N) to (3, T, 64), the last ray repeated to fill the last tile."""
+def tile_order(row: I64, column: I64) -> I64:
+    """Order (N,) that keeps rays of a grid together in blocks of 8x8, blocks in larger blocks, and so on (Morton, 1966)."""
+    code = np.zeros(len(row), dtype=np.int64)
+    for bit in range(16):
+        code |= ((column >> bit & 1) << 2 * bit) | ((row >> bit & 1) << (2 * bit + 1))
+    return np.argsort(code, kind="stable")
+
+
+def in_tiles(columns: NDArray[Any]) -> NDArray[Any]:
+    """(C, N) to (C, T, 64), the last column repeated to fill the last tile."""
     lacking = -columns.shape[1] % TILE
     if lacking:
         columns = np.concatenate([columns, np.repeat(columns[:, -1:], lacking, axis=1)], axis=1)
-    return columns.reshape(3, -1, TILE)
+    return columns.reshape(len(columns), -1, TILE)
+
+
+def rotate_back(r: F32, vector: F32) -> F32:
+    """Transposed rotations, row by row (9, ...), times vectors (3, ...)."""
+    x, y, z = vector
+    rotated = np.empty((3, *np.broadcast_shapes(r.shape[1:], vector.shape[1:])), dtype=np.float32)
+    for i in range(3):
+        np.multiply(r[i], x, out=rotated[i])
+        rotated[i] += r[3 + i] * y
+        rotated[i] += r[6 + i] * z
+    return rotated
+
+
+def slabs(start: F32, step: F32, half: F32) -> tuple[F32, F32]:
+    """Where rays (3, ...) enter and leave boxes of half size (3, ...) about the origin; leave < enter: never.
+
+    Kay and Kajiya's slab test (1986); enter is 0 where a ray starts inside.
+    """
+    enter: F32 = np.zeros(step.shape[1:], dtype=np.float32)
+    leave: F32 = np.full(step.shape[1:], np.inf, dtype=np.float32)
+    for i in range(3):
+        inverse = 1 / np.where(np.abs(step[i]) < 1e-7, np.float32(1e-7), step[i])
+        middle, reach = -start[i] * inverse, half[i] * np.abs(inverse)
+        np.maximum(enter, middle - reach, out=enter)
+        np.minimum(leave, middle + reach, out=leave)
+    return enter, leave

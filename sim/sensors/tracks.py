@@ -69,15 +69,17 @@ class ActorTracks:
     def middle(self) -> int:
         return len(self.knots_ns) // 2
 
-    def place(self, times_ns: I64) -> tuple[I64, F64]:
-        """Segment and share 0..1 within it, for times of any shape."""
-        return _place(self.knots_ns, times_ns)
+    def place(self, at_ns: I64, times_ns: I64) -> tuple[I64, F64]:
+        """Segments (P,) of `at_ns` (P,), and where in them `times_ns` (P, R) lie: 0 at the start, 1 at the end."""
+        segment = _segments(self.knots_ns, at_ns)
+        start = self.knots_ns[segment][:, None]
+        return segment, (times_ns - start) / (self.knots_ns[segment + 1][:, None] - start)
 
     def poses_at(self, actor: I64, times_ns: I64) -> tuple[F64, F64]:
         """Position (N, 3) and rotation (N, 3, 3) of actors (rows (N,)) at times (N,): the same as rays are cast with."""
         if len(self.knots_ns) == 1:
             return self.position_m[0, actor], self.rotation[0, actor]
-        segment, share = self.place(times_ns)
+        segment, share = _place(self.knots_ns, times_ns)
         start, end = self.position_m[segment, actor], self.position_m[segment + 1, actor]
         angle = share * self.turn_rad[segment, actor]
         turn = np.zeros((len(angle), 3, 3))
@@ -93,9 +95,13 @@ class ActorTracks:
 
 
 def _place(knots_ns: I64, times_ns: I64) -> tuple[I64, F64]:
-    segment = np.clip(np.searchsorted(knots_ns, times_ns, side="right") - 1, 0, len(knots_ns) - 2)
+    segment = _segments(knots_ns, times_ns)
     start = knots_ns[segment]
     return segment, (times_ns - start) / (knots_ns[segment + 1] - start)
+
+
+def _segments(knots_ns: I64, times_ns: I64) -> I64:
+    return np.clip(np.searchsorted(knots_ns, times_ns, side="right") - 1, 0, len(knots_ns) - 2)
 
 
 def _poses_of(states: ActorStates, middle: ActorStates) -> F64:

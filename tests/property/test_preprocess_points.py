@@ -17,14 +17,15 @@ def cloud(seed: int, count: int) -> NDArray[np.float32]:
     points = rng.uniform(-70, 70, (count, 3)) * np.array([1.0, 1.0, 0.1])
     odd = rng.random((count, 3)) < 0.1
     points[odd] = rng.choice(EDGES, odd.sum())
-    return points.astype(np.float32)
+    packed: NDArray[np.float32] = points.astype(np.float32)
+    return packed
 
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 300))
 def test_packed_points_are_inside_finite_and_in_order(seed: int, count: int) -> None:
     points = cloud(seed, count)
-    intensity = np.arange(count, dtype=np.float32) / 1000  # names each point
+    intensity = (np.arange(count) / 1000).astype(np.float32)  # names each point
     packed, kept = pack_points(points, intensity, None, SMALL)
     n = int(kept)
     assert packed.shape == (64, 5)

@@ -1,4 +1,4 @@
-"""The lift samples the right pixel: a mark on one image token turns up in the cells that this token sees, only there."""
+"""The lift samples the right pixel: a mark on one image token turns up in the cells behind it, only there."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from perception.core.cameras import CameraModel, Projection
-from perception.core.geometry import se3, se3_from_yaw, transform_points
+from perception.core.geometry import invert, se3, se3_from_yaw, transform_points
 from perception.core.stages import CameraView
 from perception.models.bench import surround_request
 from perception.models.encoders.camera import STRIDE
@@ -46,7 +46,7 @@ CAMERAS = {
         height_px=900,
         intrinsic=FISHEYE,
         projection=Projection.KANNALA_BRANDT,
-        distortion=np.array([0.02, -0.01, 0.002, -0.0005]),
+        distortion=np.array([0.05, -0.01, 0.003, -0.0006]),
     ),
 }
 
@@ -89,7 +89,7 @@ def test_a_mark_is_seen_from_the_cells_behind_its_pixel(name: str, token: tuple[
     cell_m = 2 * TINY.range_m / TINY.bev_cells
     line = (np.arange(TINY.bev_cells) + 0.5) * cell_m - TINY.range_m
     grid = np.stack(np.meshgrid(line, line, TINY.lift_heights_m, indexing="ij"), axis=-1).reshape(-1, 3)
-    pixels, is_visible = camera.project(transform_points(np.linalg.inv(moved), grid))
+    pixels, is_visible = camera.project(transform_points(invert(moved), grid))
     network = ImageTransform.of(TINY.image, 1600, 900).to_network(pixels)
     size = np.array([TINY.image.width_px, TINY.image.height_px])
     is_visible &= np.all((network >= -0.5) & (network < size - 0.5), axis=1)
@@ -106,7 +106,7 @@ def test_rays_of_tokens_point_at_what_they_see(name: str) -> None:
     views = ViewGeometry(TINY).build([view(camera, moved)])
     np.testing.assert_allclose(np.linalg.norm(views.rays[0], axis=1), 1.0, atol=1e-5)
     ahead = views.origin_m[0] + 12.0 * views.rays[0]
-    pixels, is_visible = camera.project(transform_points(np.linalg.inv(moved), ahead.astype(np.float64)))
+    pixels, is_visible = camera.project(transform_points(invert(moved), ahead.astype(np.float64)))
     network = ImageTransform.of(TINY.image, 1600, 900).to_network(pixels)
     row, column = np.divmod(np.arange(ROWS * COLUMNS), COLUMNS)
     expected = (np.stack([column, row], axis=1) + 0.5) * STRIDE - 0.5

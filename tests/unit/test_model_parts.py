@@ -128,5 +128,5 @@ def test_every_preset_can_be_built_and_is_named_as_it_is_called() -> None:
 
 
 def test_a_canvas_that_does_not_divide_is_refused() -> None:
-    with pytest.raises(ModelError, match="lidar.canvas / bev_cells is 8"):
+    with pytest.raises(ModelError, match=r"lidar\.canvas / bev_cells is 8"):
         LidarEncoder(ModelConfig.model_validate({"bev_cells": 16, "memory_cells": 16}))

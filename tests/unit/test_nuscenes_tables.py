@@ -183,7 +183,7 @@ def test_without_a_choice_the_first_scene_plays_and_the_others_are_named(two_sce
 
 @pytest.mark.parametrize("scene", ["scene-0003", 2, -1, "7"])
 def test_an_unknown_scene_lists_the_known_ones(two_scenes: Path, scene: str | int) -> None:
-    with pytest.raises(DriveError, match="no scene .* among its 2: synthetic-0, scene-0002"):
+    with pytest.raises(DriveError, match=r"no scene .* among its 2: synthetic-0, scene-0002"):
         NuScenesSource(two_scenes, scene=scene)
 
 

@@ -8,7 +8,10 @@ import pytest
 from perception.core.errors import PayloadError
 from perception.sources.radar_pcd import parse_radar_pcd
 
-FIELDS = "x y z dyn_prop id rcs vx vy vx_comp vy_comp is_quality_valid ambig_state x_rms y_rms invalid_state pdh0 vx_rms vy_rms"
+FIELDS = (
+    "x y z dyn_prop id rcs vx vy vx_comp vy_comp is_quality_valid ambig_state x_rms y_rms invalid_state pdh0 "
+    "vx_rms vy_rms"
+)
 RECORD = struct.Struct("<fffbhfffff8b")
 
 

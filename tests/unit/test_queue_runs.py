@@ -1,0 +1,77 @@
+"""Which items a consumer is given: runs, starts, doubles and gaps, without any transport."""
+
+import numpy as np
+import pytest
+
+from perception.core.errors import UsageError
+from perception.core.ports import QueueItem, Start
+from perception.core.results import EndOfRun
+from perception.queues.runs import REMEMBERED_RUNS, RunTracker
+from perception.queues.samples import sample_result
+
+
+def result(sequence: int, run_id: str = "a") -> QueueItem:
+    return sample_result(np.random.default_rng(0), sequence=sequence, run_id=run_id, detections=0, modes=0)
+
+
+def end(count: int, run_id: str = "a") -> QueueItem:
+    return EndOfRun(drive_id="sample-drive", run_id=run_id, count=count, reason="completed")
+
+
+def test_the_first_run_met_is_the_only_one() -> None:
+    tracker = RunTracker("earliest")
+    assert tracker.accept(result(0, "a"))
+    assert not tracker.accept(result(0, "b"))
+    assert not tracker.accept(end(1, "b"))
+    assert tracker.accept(end(1, "a"))
+    assert tracker.finished
+    assert not tracker.accept(result(0, "c"))
+    assert tracker.gaps == 0
+
+
+def test_following_takes_every_run_from_its_beginning() -> None:
+    tracker = RunTracker("earliest", follow=True)
+    for run_id in ("a", "b"):
+        assert tracker.accept(result(0, run_id))
+        assert tracker.accept(end(1, run_id))
+    assert tracker.accept(result(2, "c"))
+    assert tracker.gaps == 2
+    assert not tracker.finished
+    assert not tracker.accept(result(1, "a")), "a run that has ended does not go on"
+
+
+@pytest.mark.parametrize(
+    ("start", "first_accepted", "gaps"), [("earliest", 4, 4), ("latest", 4, 0), (4, 4, 0), (5, 5, 0), (2, 4, 2)]
+)
+def test_gaps_count_from_where_the_consumer_wanted_to_begin(start: Start, first_accepted: int, gaps: int) -> None:
+    tracker = RunTracker(start)
+    accepted = [sequence for sequence in (4, 5) if tracker.accept(result(sequence))]
+    assert accepted[0] == first_accepted
+    assert tracker.gaps == gaps
+
+
+def test_the_end_tells_what_was_lost_before_it() -> None:
+    tracker = RunTracker("earliest")
+    assert tracker.accept(result(0))
+    assert tracker.accept(end(10))
+    assert tracker.gaps == 9
+    only_the_end = RunTracker("latest")
+    assert only_the_end.accept(end(10))
+    assert only_the_end.gaps == 0
+    beyond_the_end = RunTracker(20)
+    assert beyond_the_end.accept(end(10))
+    assert beyond_the_end.gaps == 0
+
+
+def test_memory_stays_flat_over_many_runs() -> None:
+    tracker = RunTracker("earliest", follow=True)
+    for lap in range(3 * REMEMBERED_RUNS):
+        assert tracker.accept(result(0, f"lap-{lap}"))
+        assert tracker.accept(end(1, f"lap-{lap}"))
+    assert len(tracker._ended) == REMEMBERED_RUNS
+
+
+@pytest.mark.parametrize("start", ["newest", -1, True, 1.0, None])
+def test_another_start_is_wrong_use(start: object) -> None:
+    with pytest.raises(UsageError, match="earliest"):
+        RunTracker(start)  # type: ignore[arg-type]
