@@ -1,10 +1,11 @@
-"""The ego in the closed loop: a driver asked at a steady rate, a vehicle that does what it can, a world told where it is."""
+"""The ego in the closed loop: a driver asked at a steady rate, a vehicle that does what it can, a world told of it."""
 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perception.core.messages import Signal
 from perception.core.results import PerceptionResult
@@ -51,6 +52,7 @@ class EgoLoop:
         first = state_from_pose(world.ego_at(0))
         self._s = float(self.path.project(np.array([[first.x_m, first.y_m]]), route.start_m)[0][0])
         self.state = self._start = _beside(first, self.path, self._s, start)
+        world.set_ego(self.state.pose(self.spec))
         self._pending: deque[_Pending] = deque()
         self._heard: Heard | None = None
 
@@ -109,7 +111,7 @@ class EgoLoop:
         )
 
 
-def is_off_road(situation: Situation, is_drivable: Callable[[np.ndarray], np.ndarray]) -> bool:
+def is_off_road(situation: Situation, is_drivable: Callable[[NDArray[np.float64]], NDArray[np.bool_]]) -> bool:
     """Whether a wheel is where none may drive."""
     state, spec = situation.state, situation.spec
     wheels = footprint(np.array([state.x_m, state.y_m]), state.yaw_rad, (spec.wheelbase_m, 0.0, 0.45 * spec.width_m))

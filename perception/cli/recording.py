@@ -1,10 +1,21 @@
 """What `--record` makes of its argument."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from perception.core.errors import UsageError
+from perception.core.geometry import invert, transform_points
+from perception.core.labels import Labels
+from perception.core.messages import AnyMessage, LidarSweep, SweepMotion
 from perception.core.ports import Recorder, Source
+from perception.core.results import PerceptionResult
 from perception.recorders.nuscenes import NuScenesRecorder
+from perception.sync.compensation import sweep_at_reference
+from perception.sync.ego_estimator import EgoMotionEstimator
+
+MOTION_SPAN_NS = 300_000_000
 
 
 def open_recorder(path: Path, source: Source) -> Recorder:
@@ -16,4 +27,34 @@ def open_recorder(path: Path, source: Source) -> Recorder:
         raise UsageError(f"--record {path}: no recorder writes {path.suffix} files; give a folder for a nuScenes root")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UsageError(f"--record {path}: it exists and is not an empty folder; choose another name")
-    return NuScenesRecorder(path, source.rig, source.drive_id)
+    return _CompensatingRecorder(path, source)
+
+
+class _CompensatingRecorder:
+    """Deskews raw sweeps on their way into a nuScenes root, which has no place for the points' own times."""
+
+    def __init__(self, path: Path, source: Source) -> None:
+        self._rig = source.rig
+        self._estimator = EgoMotionEstimator(source.rig)
+        self._recorder = NuScenesRecorder(path, source.rig, source.drive_id, compensate=self._compensate)
+
+    def write(self, item: AnyMessage | PerceptionResult | Labels) -> None:
+        if not isinstance(item, PerceptionResult | Labels):
+            self._estimator.observe(item)
+        self._recorder.write(item)
+
+    def close(self) -> None:
+        self._recorder.close()
+
+    def _compensate(self, sweep: LidarSweep) -> LidarSweep:
+        mount = self._rig[sweep.sensor].ego_SE3_sensor
+        moved = sweep_at_reference(sweep, mount, self._estimator.motion_at(sweep.capture_ns, MOTION_SPAN_NS))
+        ring = sweep.ring if sweep.ring is None or len(sweep.ring) == len(moved.intensity) else None
+        return replace(
+            sweep,
+            points_m=transform_points(invert(mount), moved.points_ego_m).astype(np.float32),
+            intensity=moved.intensity,
+            point_offset_ns=None,
+            ring=ring,
+            motion=SweepMotion.COMPENSATED,
+        )
