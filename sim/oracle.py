@@ -24,6 +24,7 @@ COMFORT_STOP_MPS2 = 3.0
 """A yellow light is passed where stopping would take more."""
 YIELDING_MPS2 = 3.0
 """Who must give way is trusted to, as long as braking harder than this is not needed for it."""
+STANDING_MPS = 0.2
 PARALLEL_SINE = 0.35
 BESIDE_M = 9.0
 DRIFT_S = 2.5
@@ -38,8 +39,7 @@ class OracleDriver:
         others = situation.obstacles.near(np.array([state.x_m, state.y_m]), SIGHT_M)
         stations = np.arange(-spec.rear_overhang_m, min(SIGHT_M, 25.0 + 6.0 * state.speed_mps), 1.0)
         line, heading, _ = situation.path.at(situation.s_m + stations)
-        taken = others.occupied(line, spec.width_m / 2 + SIDE_MARGIN_M, TIMES_S)
-        taken = _with_lane_keepers(situation, others, taken, stations)
+        taken = _taken(situation, others, line, stations)
         is_leader = _is_ahead_now(taken, stations, spec.front_m)
         profile = situation.profile_mps
         limit = float(situation.path.sample(profile, np.array([situation.s_m]))[0])
@@ -55,8 +55,22 @@ class OracleDriver:
         return DriveTarget(steer_rad=steer, acceleration_mps2=acceleration)
 
 
-def _with_lane_keepers(situation: Situation, others: Obstacles, taken: Mask, stations: F64) -> Mask:
-    """`taken` (K, T, J), for traffic along the path predicted in the path's own coordinates: it bends with the road."""
+def _taken(situation: Situation, others: Obstacles, line: F64, stations: F64) -> Mask:
+    """(K, T, J): where and when each of the others will be on the path."""
+    radius = situation.spec.width_m / 2 + SIDE_MARGIN_M
+    taken = np.empty((len(others), len(TIMES_S), len(stations)), dtype=bool)
+    moves = others.speed_mps > STANDING_MPS
+    taken[~moves] = others.rows(~moves).occupied(line, radius, TIMES_S[:1])
+    movers = others.rows(moves)
+    is_along, keeping = _lane_keepers(situation, movers, stations)
+    turning = movers.occupied(line, radius, TIMES_S)
+    keeping[:, 0] = turning[:, 0]
+    taken[moves] = np.where(is_along[:, None, None], keeping, turning)
+    return taken
+
+
+def _lane_keepers(situation: Situation, others: Obstacles, stations: F64) -> tuple[Mask, Mask]:
+    """Who drives along the path (K,), and their prediction (K, T, J) in the path's coordinates: it bends with the road."""
     path = situation.path
     s, offset = path.project(others.center_m, situation.s_m, SIGHT_M)
     _, heading, _ = path.at(s)
@@ -71,10 +85,7 @@ def _with_lane_keepers(situation: Situation, others: Obstacles, taken: Mask, sta
     is_in = np.abs(offset[:, None] + sideways[:, None] * TIMES_S) < reach[:, None]
     place = (s - situation.s_m)[:, None] + forward[:, None] * TIMES_S
     is_there = np.abs(stations - place[..., None]) <= half_long[:, None, None] + 0.5
-    keeps = (is_in & (TIMES_S <= DRIFT_S))[..., None] & is_there
-    keeps[:, 0] = taken[:, 0]
-    mixed: Mask = np.where(is_along[:, None, None], keeps, taken)
-    return mixed
+    return is_along, (is_in & (TIMES_S <= DRIFT_S))[..., None] & is_there
 
 
 def _is_ahead_now(taken: Mask, stations: F64, front_m: float) -> Mask:

@@ -26,7 +26,7 @@ Rate = Annotated[float, Field(ge=0.1, le=1_000)]
 
 
 class MountConfig(Settings):
-    """Where a sensor sits in the ego frame, and which way its x axis points: yaw, then pitch (down positive), then roll."""
+    """Where a sensor sits in the ego frame, and where its x axis points: yaw, then pitch (down positive), then roll."""
 
     x_m: Annotated[float, Field(ge=-15, le=15)]
     y_m: Annotated[float, Field(ge=-3, le=3)]
@@ -57,7 +57,9 @@ class TimingConfig(Settings):
     @model_validator(mode="after")
     def _check(self) -> "TimingConfig":
         if self.jitter_ms > 250.0 / self.rate_hz:
-            raise ValueError(f"jitter_ms {self.jitter_ms} must be at most a quarter of the period, {250 / self.rate_hz:g}")
+            raise ValueError(
+                f"jitter_ms {self.jitter_ms} must be at most a quarter of the period, {250 / self.rate_hz:g}"
+            )
         return self
 
 

@@ -35,7 +35,9 @@ def junctions_on(net: RoadMap, route: EgoRoute) -> tuple[Junction, ...]:
     for edge, after in zip(route.edges, route.edges[1:], strict=False):
         lane, onward = (net.edges[name].of(LaneKind.DRIVE)[0] for name in (edge, after))
         begin, _ = route.project(lane.shape_m[-1, :2], arc + lane.length_m)
-        end, _ = route.project(onward.shape_m[0, :2], begin + float(np.linalg.norm(onward.shape_m[0] - lane.shape_m[-1])))
+        end, _ = route.project(
+            onward.shape_m[0, :2], begin + float(np.linalg.norm(onward.shape_m[0] - lane.shape_m[-1]))
+        )
         letters = states.get((edge, after), {("s", PRIORITY_STATE)})
         has_lights = any(abs(stop.arc_m - begin) < 5.0 for stop in route.stop_lines)
         has_priority = all(way in THROUGH if has_lights else letter == PRIORITY_STATE for way, letter in letters)

@@ -16,7 +16,7 @@ _DRIVING: Mapping[str, str] = {
     "bus": 'accel="1.1" decel="4.0" sigma="0.4" maxSpeed="22" minGapLat="0.5"',
     "motorcycle": 'accel="4.0" decel="6.0" sigma="0.5" maxSpeed="45" minGapLat="0.4" latAlignment="center"',
     "bicycle": 'accel="1.0" decel="3.0" sigma="0.5" maxSpeed="5.8" minGapLat="0.3" latAlignment="right"',
-    "pedestrian": 'maxSpeed="2.5" speedFactor="normc(1,0.12,0.7,1.4)"',
+    "pedestrian": 'maxSpeed="1.4" speedFactor="normc(1,0.12,0.7,1.4)"',
 }
 
 

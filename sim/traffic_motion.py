@@ -19,6 +19,8 @@ I64 = NDArray[np.int64]
 
 PERSON_AXLE_M = 0.3
 """A walker turns as if towed on so short a bar."""
+WALKER_MPS = 2.2
+"""SUMO shifts walkers sideways at once where pavements meet; nobody is shown faster than this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -35,12 +37,13 @@ class Knot:
 class Dragger:
     """Turns frames into knots, one after the other."""
 
-    def __init__(self, fleet: tuple[FleetType, ...], pool: Pool, pavement_m: float) -> None:
+    def __init__(self, fleet: tuple[FleetType, ...], pool: Pool, pavement_m: float, step_s: float) -> None:
         names = {name: index for index, name in enumerate(pool.actors)}
         actors = [pool.actors[entry.model] for entry in fleet]
         self._pavement_m = pavement_m
         self._model = np.array([names[entry.model] for entry in fleet])
-        is_person = np.array([entry.vehicle_class == "pedestrian" for entry in fleet])
+        self._reach_m = WALKER_MPS * step_s
+        self._is_person = is_person = np.array([entry.vehicle_class == "pedestrian" for entry in fleet])
         self._front = np.where(is_person, 0.0, [actor.length_m / 2 for actor in actors])
         self._axle = np.where(is_person, PERSON_AXLE_M, self._front - [actor.rear_axle_m for actor in actors])
         self._hitch = np.array([actor.hitch_m or 0.0 for actor in actors])
@@ -53,11 +56,11 @@ class Dragger:
 
     def knot(self, frame: TrafficFrame) -> Knot:
         """Where bodies are after one more step."""
-        kind = frame.fleet
-        self._bodies = self._bodies.pulled(frame.actor_id, frame.front_m, frame.yaw_rad, self._axle[kind])
+        kind, front = frame.fleet, self._unhurried(frame)
+        self._bodies = self._bodies.pulled(frame.actor_id, front, frame.yaw_rad, self._axle[kind])
         yaw = self._bodies.yaw_rad
         heading = np.stack([np.cos(yaw), np.sin(yaw)], axis=1)
-        center = frame.front_m - self._front[kind, None] * heading
+        center = front - self._front[kind, None] * heading
         raised = np.where(frame.is_raised, self._pavement_m, 0.0)
         state = np.column_stack([center, yaw, self._bodies.way_m, raised])
         rows = np.flatnonzero(self._trailer[kind] >= 0)
@@ -74,6 +77,16 @@ class Dragger:
             model=np.concatenate([self._model[kind], self._trailer[towed]])[order],
             state=np.concatenate([state, trailer_state])[order],
         )
+
+    def _unhurried(self, frame: TrafficFrame) -> F64:
+        """The points to follow (K, 2): for walkers no further from where they were than they can walk."""
+        row, is_known = match(frame.actor_id, self._bodies.actor_id)
+        held = np.flatnonzero(is_known & self._is_person[frame.fleet])
+        front, before = frame.front_m.copy(), self._bodies.pull_m[row[held]]
+        way = front[held] - before
+        length = np.maximum(np.linalg.norm(way, axis=1, keepdims=True), 1e-9)
+        front[held] = before + way * np.minimum(1.0, self._reach_m / length)
+        return front
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

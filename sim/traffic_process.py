@@ -145,7 +145,8 @@ class Simulation:
         last = plan.net.edges[plan.ego_edges[-1]]
         lane = last.of(LaneKind.DRIVE)[0]
         # It must not arrive: an ego that SUMO removes has no state.
-        vehicle.setStop(EGO, last.name, pos=max(1.0, lane.length_m - 1.0), laneIndex=lane.index, duration=1e9)
+        end = max(1.0, self._sumo.lane.getLength(lane.name) - 1.0)
+        vehicle.setStop(EGO, last.name, pos=end, laneIndex=lane.index, duration=1e9)
 
     def _place_ego(self, x_m: float, y_m: float, yaw_rad: float, speed_mps: float) -> None:
         vehicle = self._sumo.vehicle
@@ -211,9 +212,10 @@ class Simulation:
 
     def _add_bus_stop(self, name: str, edge: str) -> None:
         lane = next(lane for lane in self._plan.net.edges[edge].lanes if "bus" in lane.allowed)
-        if lane.length_m > 60:
-            vehicle, duration = self._sumo.vehicle, float(self._rng.uniform(6, 14))
-            vehicle.setStop(name, edge, pos=lane.length_m * 0.6, laneIndex=lane.index, duration=duration)
+        length = self._sumo.lane.getLength(lane.name)
+        if length > 60:
+            duration = float(self._rng.uniform(6, 14))
+            self._sumo.vehicle.setStop(name, edge, pos=length * 0.6, laneIndex=lane.index, duration=duration)
 
     def _insert_person(self, name: str, edge: str, kind: str) -> bool:
         length = self._plan.net.edges[edge].lanes[0].length_m

@@ -50,7 +50,7 @@ class Weather:
 
     @property
     def is_dark(self) -> bool:
-        return self.sun_elevation_rad < DARK_ELEVATION_RAD
+        return bool(self.sun_elevation_rad < DARK_ELEVATION_RAD)
 
     @property
     def is_wet(self) -> bool:

@@ -68,7 +68,7 @@ class World:
         self._arc_m: float | None = None
         self._is_closed_loop = False
         fleet = fleet_of(pool)
-        self._dragger = Dragger(fleet, pool, PAVEMENT_M)
+        self._dragger = Dragger(fleet, pool, PAVEMENT_M, settings.traffic.step_s)
         self._next_step = -LEAD_STEPS
         self._now_ns = 0
         self._traffic = Traffic(

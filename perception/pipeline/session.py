@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from time import monotonic_ns
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perception.config.schema import ServiceConfig
 from perception.core.bundle import DropCause, SensorBundle, Stamp
@@ -31,6 +32,8 @@ from perception.pipeline.feature_cache import FeatureCache
 from perception.pipeline.health import SensorHealth
 from perception.sync.ego_estimator import EgoMotionEstimator
 from perception.sync.synchronizer import Synchronizer
+
+F64 = NDArray[np.float64]
 
 MOTION_SPAN_NS = 300_000_000
 """Ego motion this far around a reference time goes along with a request."""
@@ -116,8 +119,7 @@ class Session:
         if self._strict and output.failures:
             raise PayloadError("; ".join(f"{sensor}: {error}" for sensor, error in output.failures.items()))
         started_ns = monotonic_ns()
-        previous = self._previous_motion
-        moved = relative_motion(previous, frame.motion) if previous is not None else np.eye(4)
+        moved = self._moved_since_last(frame.motion)
         detections = self._tracker.step(output.detections, frame.bundle.reference_ns, moved)
         self._previous_motion = frame.motion
         dropped = frame.dropped + Counter({DropCause.UNREADABLE.value: len(output.failures)})
@@ -223,6 +225,16 @@ class Session:
         self._submitted += 1
         self._dropped = Counter()
         return frame
+
+    def _moved_since_last(self, motion: EgoMotion) -> F64:
+        """current_SE3_previous between two results; where the data's clock jumped back, tracks start afresh."""
+        previous = self._previous_motion
+        if previous is None:
+            return np.eye(4)
+        if motion.reference_ns <= previous.reference_ns:
+            self._tracker.reset()
+            return np.eye(4)
+        return relative_motion(previous, motion)
 
     def _motion_at(self, reference_ns: int) -> EgoMotion:
         return self._estimator.motion_at(reference_ns, MOTION_SPAN_NS)

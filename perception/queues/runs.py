@@ -3,7 +3,6 @@
 from collections import OrderedDict
 from typing import TypeVar
 
-from perception.core.errors import UsageError
 from perception.core.ports import QueueItem, Start
 from perception.core.results import EndOfRun
 
@@ -18,14 +17,10 @@ class RunTracker:
 
     Without `follow` the first run met is the only one: items of others are refused, and the run is `finished` after
     its `EndOfRun`. With `follow` every run is accepted. `start` says where the first run begins: `earliest` at
-    sequence 0, N at N (what lies before is refused, not lost), `latest` wherever it is met. Raises UsageError for
-    another `start`.
+    sequence 0, N at N (what lies before is refused, not lost), `latest` wherever it is met.
     """
 
     def __init__(self, start: Start, follow: bool = False) -> None:
-        is_number = isinstance(start, int) and not isinstance(start, bool) and start >= 0
-        if not is_number and start not in ("earliest", "latest"):
-            raise UsageError(f"start must be 'earliest', 'latest' or a sequence from 0 on, got {start!r}")
         self.gaps = 0
         self.finished = False
         self._start = start

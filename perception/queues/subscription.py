@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-from perception.core.errors import QueueError
+from perception.core.errors import QueueError, UsageError
 from perception.core.ports import QueueItem, Start
 from perception.queues.codec import decode
 from perception.queues.runs import RunTracker
@@ -23,12 +23,17 @@ class Reading:
 
     start: `earliest` (the whole history, then what follows), `latest` (only what is published once attached) or the
     sequence to begin with. follow: go on with the next run instead of ending with the first. timeout_s: raise
-    QueueError if nothing comes for so long; None waits for ever.
+    QueueError if nothing comes for so long; None waits for ever. Raises UsageError for another start.
     """
 
     start: Start = "earliest"
     follow: bool = False
     timeout_s: float | None = None
+
+    def __post_init__(self) -> None:
+        is_number = isinstance(self.start, int) and not isinstance(self.start, bool) and self.start >= 0
+        if not is_number and self.start not in ("earliest", "latest"):
+            raise UsageError(f"start must be 'earliest', 'latest' or a sequence from 0 on, got {self.start!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,6 @@ that a stalled consumer costs the producer nothing; what a consumer misses it fe
 (`zenoh_feed`).
 """
 
-import json
-import threading
 import time
 from typing import cast
 
@@ -22,9 +20,9 @@ from perception.core.errors import QueueError, UsageError
 from perception.core.ports import QueueItem
 from perception.queues.codec import encode
 from perception.queues.subscription import Reading, ResultSubscription
-from perception.queues.zenoh_feed import ZenohFeed, direct
+from perception.queues.zenoh_feed import ZenohFeed
+from perception.queues.zenoh_session import checked_key, close_session, direct, open_session
 
-LOOPBACK = "127.0.0.1"
 MIN_CACHED = 64
 LINGER_STEP_S = 0.02
 
@@ -42,7 +40,7 @@ class ZenohQueue:
             raise UsageError(f"a producer needs one key, not the pattern {key!r}")
         self._history = config.history
         self._linger_s = config.linger_s
-        self._was_attended = threading.Event()
+        self._was_attended = False
         self._has_published = False
         self._closed = False
         self._session = open_session()
@@ -89,42 +87,13 @@ class ZenohQueue:
         if self._closed:
             return
         deadline = time.monotonic() + (self._linger_s if self._has_published else 0.0)
-        while time.monotonic() < deadline and (self.has_consumer() or not self._was_attended.is_set()):
+        while time.monotonic() < deadline and (self.has_consumer() or not self._was_attended):
             time.sleep(LINGER_STEP_S)
         self._closed = True
-        self._session.close()  # type: ignore[no-untyped-call]
+        close_session(self._session)
 
     def _on_matching(self, status: zenoh.MatchingStatus) -> None:
-        if status.matching:
-            self._was_attended.set()
-
-
-def checked_key(key: str) -> str:
-    """`key` as a key expression of Zenoh. Raises UsageError if it is none."""
-    try:
-        return str(zenoh.KeyExpr(key))
-    except zenoh.ZError:
-        raise UsageError(f"{key!r} is no key of Zenoh; use names between slashes, as in perception/results") from None
-
-
-def open_session() -> zenoh.Session:
-    """A peer that listens and scouts on the loopback interface only. Raises QueueError where Zenoh cannot start."""
-    settings = {
-        "mode": "peer",
-        "listen/endpoints": [f"tcp/{LOOPBACK}:0"],
-        "connect/endpoints": [],
-        "scouting/multicast/enabled": True,
-        "scouting/multicast/interface": LOOPBACK,
-        # Segments of killed processes would stay in /dev/shm, which is small in containers.
-        "transport/shared_memory/enabled": False,
-    }
-    config = zenoh.Config()
-    for name, value in settings.items():
-        config.insert_json5(name, json.dumps(value))
-    try:
-        return zenoh.open(config)
-    except zenoh.ZError as error:
-        raise QueueError(f"Zenoh cannot start on the loopback interface: {error}") from error
+        self._was_attended = self._was_attended or status.matching
 
 
 def open_queue(address: str, config: QueueConfig) -> ZenohQueue:

@@ -10,15 +10,13 @@ producer's cache (the protocol of `zenoh.ext`: a queryable on `KEY/@adv/pub/ZID/
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import zenoh
-import zenoh.handlers
 
 from perception.queues.checks import MAX_PAYLOAD_BYTES
 from perception.queues.subscription import Delivery
+from perception.queues.zenoh_session import close_session, direct
 
 FOREIGN = "foreign"
 """Samples without a number, from a plain publisher: passed on as they come."""
@@ -99,7 +97,7 @@ class ZenohFeed:
             self._closed = True
             self._changed.notify_all()
         self._thread.join()
-        self._session.close()  # type: ignore[no-untyped-call]
+        close_session(self._session)
 
     def _on_sample(self, sample: zenoh.Sample) -> None:
         payload = bytes(sample.payload) if len(sample.payload) <= MAX_PAYLOAD_BYTES else b""
@@ -215,11 +213,6 @@ class ZenohFeed:
             self._changed.wait_for(lambda: self._closed or len(self._ready) < self._capacity)
             self._ready.append(Delivery(producer=name, payload=payload))
             self._changed.notify_all()
-
-
-def direct(callback: Callable[[Any], None]) -> "zenoh.handlers.Callback[Any]":
-    """A callback that Zenoh's own thread runs: one in a thread of Python's keeps the process from exiting."""
-    return zenoh.handlers.Callback(callback, indirect=False)
 
 
 def _history(sample: zenoh.Sample) -> int:

@@ -3,8 +3,11 @@
 import logging
 import os
 import secrets
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # compiled, not in its stub
@@ -30,6 +33,7 @@ def ray_cluster(address: str | None = None, *, num_cpus: int | None = None) -> I
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray would hide the GPUs from actors that ask for none; placement decides that, not Ray.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     before = {name: os.environ.get(name) for name in _AUTH_VARIABLES}
     if address is None:
         _use_token({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_AUTH_TOKEN_PATH": None})
@@ -50,11 +54,18 @@ def ray_cluster(address: str | None = None, *, num_cpus: int | None = None) -> I
         _use_token(before)
         target = f"join the Ray cluster at {address}" if address else "start Ray"
         raise EngineError(f"cannot {target}: {error}") from error
+    _restore_sigterm(on_sigterm)
     try:
         yield
     finally:
         ray.shutdown()
         _use_token(before)
+
+
+def _restore_sigterm(handler: Any) -> None:
+    """Put the program's own handler back: Ray's ends the process without any clean-up."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _use_token(variables: dict[str, str | None]) -> None:

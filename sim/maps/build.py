@@ -97,24 +97,30 @@ def motorway() -> tuple[PlainNet, tuple[str, ...]]:
         return (-half + s, -r)
 
     for side, offset, step in (("o", gap, 1), ("i", -gap, -1)):
-        shares = [0.08, 0.42, 0.5, 0.92] if step > 0 else [0.92, 0.58, 0.5, 0.08]
+        bend = math.pi * (radius + offset)
+        total = 4 * half + 2 * bend
+        # A node wherever a bend begins or ends: SUMO keeps a vehicle's share of the edge when it changes lanes, which
+        # is the same place on both lanes only where the whole edge is straight or the whole edge is an arc.
+        stations = [0.08, half / total, (half + bend) / total, (3 * half + bend) / total, 1 - half / total, 0.92]
+        shares = stations if step > 0 else [1 - share for share in stations]
         for k, share in enumerate(shares):
-            net.node(f"{side}{k}", oval(share, offset))
+            net.node(f"{side}{k}", oval(share, offset), radius_m=2.0)
         for k, share in enumerate(shares):
-            until = shares[(k + 1) % 4]
+            until = shares[(k + 1) % len(shares)]
             span = ((until - share) * step) % 1.0
-            via = [oval(share + step * span * m / 90, offset) for m in range(1, 90)]
-            net.edge(f"{side}{k}", f"{side}{(k + 1) % 4}", MOTORWAY, via)
+            count = max(4, round(span * total / 8))
+            via = [oval(share + step * span * m / count, offset) for m in range(1, count)]
+            net.edge(f"{side}{k}", f"{side}{(k + 1) % len(shares)}", MOTORWAY, via)
         out = 1.0 if side == "o" else -1.0
-        # Leaves before the middle of the south side (node 3) as a fourth lane, comes back after it (node 0).
+        # Leaves before the middle of the south side (node 5) as a fourth lane, comes back after it (node 0).
         points = [(0.92 + 0.16 * m / 32) % 1.0 for m in range(1, 32)]
         away = [oval(s if step > 0 else 1 - s, offset + out * (11.3 + 36 * _swell(m / 32))) for m, s in enumerate(points, 1)]
         net.node(f"{side}a", away[11])
         net.node(f"{side}b", away[19])
-        net.edge(f"{side}3", f"{side}a", RAMP, away[:11])
+        net.edge(f"{side}5", f"{side}a", RAMP, away[:11])
         net.edge(f"{side}a", f"{side}b", RAMP, away[12:19])
         net.edge(f"{side}b", f"{side}0", RAMP, away[20:])
-    return net, ("--ramps.guess", "--ramps.ramp-length=180", "--ramps.min-highway-speed=25", "--ramps.max-ramp-speed=20")
+    return net, ("--ramps.guess", "--ramps.ramp-length=120", "--ramps.min-highway-speed=25", "--ramps.max-ramp-speed=20")
 
 
 def _swell(t: float) -> float:

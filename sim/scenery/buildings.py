@@ -166,6 +166,7 @@ def _flat_roof(patches: Patches, corners_m: F64, top: float, wall: F64) -> None:
     skirt = np.column_stack([corners_m, np.full(4, top)])
     patches.quads(np.stack([skirt, skirt[after], ring[after], ring], axis=1), "facade", wall)
     floor = np.column_stack([parapet, np.full(4, top + 0.1)])
+    patches.quads(np.stack([floor[after], floor, inner, inner[after]], axis=1), "facade", wall * 0.9)
     patches.quads(floor[None], "concrete", (112, 110, 108))
 
 
@@ -180,6 +181,8 @@ def _pitched_roof(patches: Patches, corners_m: F64, top: float, roof: Color, wal
     middle = np.append(corners_m.mean(axis=0), top)
     eaves = low + (low - middle) * (0.06, 0.06, 0.0) - (0, 0, 0.12)
     edge = high + (high - np.append(ridge.mean(axis=0), top + rise)) * (0.06, 0.06, 0.0)
-    patches.quads(np.array([[eaves[0], eaves[1], edge[1], edge[0]], [eaves[2], eaves[3], edge[0], edge[1]]]), "facade", roof)
+    slopes = np.array([[eaves[0], eaves[1], edge[1], edge[0]], [eaves[2], eaves[3], edge[0], edge[1]]])
+    patches.quads(slopes, "facade", roof)
+    patches.quads(slopes[:, ::-1] - (0, 0, 0.05), "facade", (120, 108, 96))
     gables = np.concatenate([low[[1, 2]], high[[1]], low[[3, 0]], high[[0]]])
     patches.add(gables, np.array([[0, 1, 2], [3, 4, 5]]), "facade", wall)

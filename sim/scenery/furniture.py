@@ -10,6 +10,7 @@ from sim.maps.lines import arc_lengths, at_arc, headings, offset, resample, with
 from sim.maps.net import Edge, LaneKind, RoadMap
 from sim.scene import Mesh
 from sim.scenery.patches import Patches, upright
+from sim.scenery.plots import Plots
 from sim.scenery.roads import PAVEMENT_M, is_fast
 
 F64 = NDArray[np.float64]
@@ -65,7 +66,7 @@ def _shelter() -> Mesh:
     ])  # fmt: skip
 
 
-def add_furniture(patches: Patches, net: RoadMap, rng: np.random.Generator) -> None:
+def add_furniture(patches: Patches, net: RoadMap, plots: Plots, rng: np.random.Generator) -> None:
     """Everything that stands beside the roads but houses, trees and traffic lights."""
     signs: dict[str, list[tuple[F64, float]]] = {"limit": [], "yield": [], "parking": []}
     lamps: list[tuple[F64, float]] = []
@@ -92,11 +93,11 @@ def add_furniture(patches: Patches, net: RoadMap, rng: np.random.Generator) -> N
         if edge.of(LaneKind.BUS) and total > 80:
             shelters.append(_beside(line, total * 0.6 - 4, outside + 0.6, turned=np.pi / 2))
     for kind, places in signs.items():
-        _place(patches, _sign_parts(kind), places, _foot(patches))
-    _place(patches, _lamp_post(), lamps, PAVEMENT_M)
-    _place(patches, _delineator(), posts, _foot(patches))
-    _place(patches, _shelter(), shelters, PAVEMENT_M)
-    _guard_rails(patches, net)
+        _place(patches, plots, _sign_parts(kind), places, _foot(patches))
+    _place(patches, plots, _lamp_post(), lamps, PAVEMENT_M)
+    _place(patches, plots, _delineator(), posts, _foot(patches))
+    _place(patches, plots, _shelter(), shelters, PAVEMENT_M)
+    _guard_rails(patches, net, plots)
 
 
 def _foot(patches: Patches) -> float:
@@ -113,13 +114,15 @@ def _beside(line_m: F64, at_m: float, left_m: float, turned: float) -> tuple[F64
     return point, float(headings(line_m)[segment]) + turned
 
 
-def _place(patches: Patches, mesh: Mesh, places: Sequence[tuple[F64, float]], foot_m: float) -> None:
-    if places:
-        points = patches.lifted(np.array([point for point, _ in places]), foot_m)
-        patches.copies(mesh, upright(points, np.array([yaw for _, yaw in places])))
+def _place(patches: Patches, plots: Plots, mesh: Mesh, places: Sequence[tuple[F64, float]], foot_m: float) -> None:
+    """Copies at all places that another road does not claim."""
+    free = [(point, yaw) for point, yaw in places if not plots.is_road(point)]
+    if free:
+        points = patches.lifted(np.array([point for point, _ in free]), foot_m)
+        patches.copies(mesh, upright(points, np.array([yaw for _, yaw in free])))
 
 
-def _guard_rails(patches: Patches, net: RoadMap) -> None:
+def _guard_rails(patches: Patches, net: RoadMap, plots: Plots) -> None:
     """W-beams beside motorways, in their median, and outside sharp bends of country roads."""
     for edge in net.edges.values():
         if not is_fast(edge) or edge.kind == "roundabout":
@@ -129,14 +132,14 @@ def _guard_rails(patches: Patches, net: RoadMap) -> None:
         if len(line) < 6:
             continue
         if edge.kind == "motorway":
-            _rail(patches, offset(line, -outer.width_m / 2 - 3.0), faces_left=True)
+            _rail(patches, plots, offset(line, -outer.width_m / 2 - 3.0), faces_left=True)
             middle = resample(without_doubles(inner.shape_m), 4.0)
-            _rail(patches, offset(middle, inner.width_m / 2 + 1.4), faces_left=False)
+            _rail(patches, plots, offset(middle, inner.width_m / 2 + 1.4), faces_left=False)
         elif edge.kind == "rural":
             turn = np.gradient(np.unwrap(headings(line)), arc_lengths(line))
             for run in _runs(turn > 1 / 130.0):
                 if run.stop - run.start > 6:
-                    _rail(patches, offset(line, -outer.width_m / 2 - 1.3)[run], faces_left=True)
+                    _rail(patches, plots, offset(line, -outer.width_m / 2 - 1.3)[run], faces_left=True)
 
 
 def _runs(is_in: NDArray[np.bool_]) -> list[slice]:
@@ -144,13 +147,18 @@ def _runs(is_in: NDArray[np.bool_]) -> list[slice]:
     return [slice(int(start), int(stop)) for start, stop in edges.reshape(-1, 2)]
 
 
-def _rail(patches: Patches, line_m: F64, *, faces_left: bool) -> None:
-    """A folded beam at 0.45 to 0.75 m on posts."""
-    line = line_m[::-1] if faces_left else line_m
-    back = offset(line, 0.06)
-    patches.wall(line, 0.45, 0.58, *ZINC)
-    patches.wall(back, 0.56, 0.64, *ZINC)
-    patches.wall(line, 0.62, 0.75, *ZINC)
+def _rail(patches: Patches, plots: Plots, line_m: F64, *, faces_left: bool) -> None:
+    """A rail along a line, open where another road joins."""
+    whole = line_m[::-1] if faces_left else line_m
+    for run in _runs(~plots.is_road(whole)):
+        if run.stop - run.start > 3:
+            _beam(patches, whole[run])
+
+
+def _beam(patches: Patches, line: F64) -> None:
+    """A beam at 0.45 to 0.75 m on posts, its face to the right."""
+    back = offset(line, 0.08)
+    patches.wall(line, 0.45, 0.75, *ZINC)
     patches.wall(back[::-1], 0.45, 0.75, *ZINC)
     patches.strip(back, line, 0.75, *ZINC)
     post = mesh_of([box((0.12, 0.06, 0.95), (0, 0, 0.25), ZINC)])

@@ -6,7 +6,7 @@ import numpy as np
 
 from sim.actors.pool import Pool
 from sim.maps.net import RoadMap
-from sim.maps.relief import MARGIN_M, Relief
+from sim.maps.relief import Relief
 from sim.scene import Mesh
 from sim.scenery.buildings import add_buildings
 from sim.scenery.furniture import add_furniture
@@ -31,12 +31,12 @@ def grow(net: RoadMap, relief: Relief, pool: Pool, settings: WorldSettings) -> S
     """Scenery of a map; equal settings give equal bytes. Each part draws from its own stream of the seed."""
     streams = [np.random.default_rng([settings.seed, 2, part]) for part in range(6)]
     patches, plots = Patches(relief=relief), plots_of(net)
-    add_ground(patches, net, MARGIN_M, streams[0])
+    add_ground(patches, net, streams[0])
     add_roads(patches, net, streams[1])
     add_markings(patches, net)
     standing = place_standing(patches, net, plots, pool, settings, streams[2])
     if settings.scenery.buildings:
         add_buildings(patches, net, plots, streams[3])
-    add_furniture(patches, net, streams[4])
+    add_furniture(patches, net, plots, streams[4])
     add_trees(patches, net, plots, settings.scenery.trees_per_km, streams[5])
     return Scenery(mesh=patches.mesh(), standing=tuple(standing))

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.maps.lines import arc_lengths, at_arc, normals, offset, without_doubles
-from sim.maps.net import Edge, LaneKind, RoadMap
+from sim.maps.net import Connection, Edge, LaneKind, RoadMap
 from sim.scenery.patches import Patches
 from sim.scenery.roads import is_fast, lane_line
 
@@ -30,6 +30,9 @@ def add_markings(patches: Patches, net: RoadMap) -> None:
         _borders(patches, edge, opposite.get((edge.end, edge.start)))
         if name in signalled:
             _stop_line(patches, edge)
+    for connection in net.connections:
+        if connection.direction == "s" and net.edges[connection.from_edge].kind == "motorway":
+            _through(patches, net, connection)
     for lane in net.lanes.values():
         if lane.kind is LaneKind.CROSSING:
             _zebra(patches, without_doubles(lane.shape_m), lane.width_m)
@@ -90,6 +93,18 @@ def _borders(patches: Patches, edge: Edge, opposite: str | None) -> None:
     if is_fast(edge):
         outer = edge.lanes[0]
         _line(patches, offset(lane_line(patches, outer), 0.15 - outer.width_m / 2), 0.15)
+
+
+def _through(patches: Patches, net: RoadMap, connection: Connection) -> None:
+    """Lines go on where a motorway's edges join: a line at the median, dashes between lanes."""
+    is_inner = connection.from_lane == len(net.edges[connection.from_edge].lanes) - 1
+    for name in connection.via:
+        lane = net.lanes[name]
+        border = offset(lane_line(patches, lane), lane.width_m / 2)
+        if is_inner:
+            _line(patches, offset(border, -0.2), 0.15)
+        else:
+            _dashes(patches, border, FAST_DASH)
 
 
 def _stop_line(patches: Patches, edge: Edge) -> None:

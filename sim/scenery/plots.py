@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.maps.area import drivable_polygons, grid_of, walking_polygons
+from sim.maps.area import AreaGrid, drivable_polygons, grid_of, walking_polygons
 from sim.maps.net import RoadMap
 
 F64 = NDArray[np.float64]
@@ -17,10 +17,18 @@ MARGIN_M = 110.0
 
 @dataclass(slots=True)
 class Plots:
-    """A grid over the map and its surroundings. is_taken: (rows along y, columns along x) uint8, 1 where taken."""
+    """A grid over the map and its surroundings. is_taken: (rows along y, columns along x) uint8, 1 where taken.
+
+    roads: lanes and junctions without pavements, grown by half a metre.
+    """
 
     origin_m: F64
     is_taken: NDArray[np.uint8]
+    roads: AreaGrid
+
+    def is_road(self, points_m: F64) -> NDArray[np.bool_]:
+        """True (...) where points (..., 2 or more) lie on a road or at its very edge."""
+        return self.roads.contains(points_m)
 
     def take(self, corners_m: F64, gap_m: float = 0.0) -> bool:
         """Take a convex plot (N, 2) if it is free, with a gap around it. Returns whether it was."""
@@ -52,7 +60,10 @@ def plots_of(net: RoadMap, gap_m: float = 1.0) -> Plots:
     grid = grid_of((*drivable_polygons(net), *walking_polygons(net)), (), grown, CELL_M)
     size = 2 * round(gap_m / CELL_M) + 1
     taken = cv2.dilate(grid.is_inside.astype(np.uint8), np.ones((size, size), dtype=np.uint8))
-    return Plots(origin_m=grid.origin_m, is_taken=taken.astype(np.uint8))
+    driven = grid_of(drivable_polygons(net), walking_polygons(net), grown, CELL_M)
+    edge = cv2.dilate(driven.is_inside.astype(np.uint8), np.ones((3, 3), dtype=np.uint8))
+    roads = AreaGrid(origin_m=driven.origin_m, cell_m=CELL_M, is_inside=edge.astype(bool))
+    return Plots(origin_m=grid.origin_m, is_taken=taken.astype(np.uint8), roads=roads)
 
 
 def rectangle(front_m: F64, along: F64, length_m: float, depth_m: float) -> F64:

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.maps.lines import offset, resample, strip_outline, without_doubles
+from sim.maps.relief import MARGIN_M
 from sim.maps.net import Edge, Lane, LaneKind, RoadMap
 from sim.scenery.patches import Patches, counter_clockwise
 
@@ -14,6 +15,8 @@ KERB_M = 0.15
 GROUND_M = -0.06
 HILLY_GROUND_M = -0.15
 STEP_M = 5.0
+HORIZON_M = np.array([300.0, 600.0, 1500.0])
+"""Steps beyond the map in which the ground goes on, level."""
 
 ASPHALT = (72, 72, 75)
 BUS_ASPHALT = (110, 66, 58)
@@ -82,11 +85,14 @@ def _add_raised(patches: Patches, outline_m: F64, color: tuple[int, int, int]) -
     patches.wall(np.concatenate([ring, ring[:1]]), GROUND_M, PAVEMENT_M, "kerb", KERBSTONE)
 
 
-def add_ground(patches: Patches, net: RoadMap, margin_m: float, rng: np.random.Generator) -> None:
-    """Grass under and around everything: two triangles where flat, a grid where not; fields differ in colour."""
+def add_ground(patches: Patches, net: RoadMap, rng: np.random.Generator) -> None:
+    """Grass under and around everything to the horizon: a grid, wide where flat; fields differ in colour."""
     x0, y0, x1, y1 = net.bounds_m
     step = 60.0 if patches.relief.is_flat else 10.0
-    xs, ys = np.arange(x0 - margin_m, x1 + margin_m + step, step), np.arange(y0 - margin_m, y1 + margin_m + step, step)
+    xs, ys = (
+        np.concatenate([low - HORIZON_M[::-1], np.arange(low - MARGIN_M, high + MARGIN_M + step, step), high + HORIZON_M])
+        for low, high in ((x0, x1), (y0, y1))
+    )
     grid = np.stack(np.meshgrid(xs, ys), axis=-1)
     corners = np.stack([grid[:-1, :-1], grid[:-1, 1:], grid[1:, 1:], grid[1:, :-1]], axis=2).reshape(-1, 4, 2)
     fields = rng.uniform(-14, 14, (len(ys) // 6 + 1, len(xs) // 6 + 1))

@@ -28,7 +28,7 @@ _SHUTTER_SAMPLES: Final = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CameraShot:
-    """One image with its truth. image: (H, W, 3) uint8 blue, green, red. depth_m: (H, W) float32 along the ray, inf: sky.
+    """One image with its truth. image: (H, W, 3) uint8 blue, green, red. depth_m: (H, W) float32 along rays, inf: sky.
 
     actor: (H, W) int32, row in `actor_id` of what each pixel shows, -1 for scenery and sky. actor_id: (K,) int64.
     crossed, seen: (K,) int64 pixels that each actor would cover with nothing before it, and those that it does.
@@ -99,7 +99,7 @@ class CameraSensor:
         sunlit = screen.sunlit(sight, face, renderer, moment)
         open_sky = screen.open_sky(sight, renderer, moment)
         light = renderer.radiance(sight, moment, sunlit[sight.rows], open_sky[sight.rows])
-        edge = screen.edges(face)
+        edge = screen.edges(face, light)
         if len(edge):
             added = self._around(edge, face, sunlit, open_sky, poses, moment, time_ns)
             light[:, edge] = (light[:, edge] + added) / (len(_EDGE_OFFSETS) + 1)

@@ -42,7 +42,8 @@ class Film:
         code *= np.float32((_CODES - 1) / _BRIGHTEST**0.5)
         image = self._curve[code.astype(np.uint16)]
         if self._rain:
-            image = cv2.add(image, cv2.flip(self._rain[int(rng.integers(len(self._rain)))], int(rng.integers(-1, 2))))
+            streaks = cv2.flip(self._rain[int(rng.integers(len(self._rain)))], int(rng.integers(-1, 2)))
+            image = np.asarray(cv2.add(image, streaks), dtype=np.uint8)
         start = int(rng.integers(_NOISE_SPARE))
         noise = self._noise[start : start + image.size].reshape(image.shape)
         return np.asarray(cv2.add(image, noise, dtype=cv2.CV_8U), dtype=np.uint8)

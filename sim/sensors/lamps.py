@@ -66,7 +66,7 @@ class Lamps:
         )
 
     def add_to(self, light: F32, position_m: F32, normal: F32, gain: F32) -> None:
-        """Add what the lamps cast on surface points (3, N) to `light` (3, N). gain: (N,) for surfaces that throw back."""
+        """Add what lamps cast on surface points (3, N) to `light` (3, N). gain: (N,) more where surfaces throw back."""
         for b in range(self.beam_m.shape[1]):
             to = position_m - self.beam_m[:, b : b + 1]
             far2 = np.einsum("in,in->n", to, to)
@@ -99,7 +99,7 @@ class Lamps:
 def glow_of(material: U8, place: I64, lit_signal: U8, weather: Weather) -> F32:
     """Strength (N,) of light that surfaces send out themselves.
 
-    place: (N,) a number for each window. lit_signal: (N,) the lamp material that shines on the actor there, 255 for none.
+    place: (N,) a number for each window. lit_signal: (N,) lamp material that shines on the actor there, 255 for none.
     """
     glow = np.zeros(len(material), dtype=np.float32)
     is_signal = material == lit_signal

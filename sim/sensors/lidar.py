@@ -60,9 +60,7 @@ class LidarSensor:
     def period_ns(self) -> int:
         return round(1e9 / self._config.timing.rate_hz)
 
-    def capture(
-        self, scene: SceneView, capture_ns: int, arrival_ns: int, rng: np.random.Generator
-    ) -> LidarSweep:
+    def capture(self, scene: SceneView, capture_ns: int, arrival_ns: int, rng: np.random.Generator) -> LidarSweep:
         """The raw sweep that ends at `capture_ns`; asks the scene about all of its period before."""
         return self._turn(scene, capture_ns, arrival_ns, rng, counts_hidden=False).sweep
 
@@ -147,9 +145,7 @@ class LidarSensor:
         turned = np.matmul(world_SE3_lidar[:, :3, :3].astype(np.float32), grid)
         return np.ascontiguousarray(turned.transpose(1, 0, 2)).reshape(3, -1)
 
-    def _cast(
-        self, world_SE3_lidar: F64, beams: F32, times_ns: I64, tracks: ActorTracks, counts_hidden: bool
-    ) -> Hits:
+    def _cast(self, world_SE3_lidar: F64, beams: F32, times_ns: I64, tracks: ActorTracks, counts_hidden: bool) -> Hits:
         """What each beam (in firing order) meets that is not glass; surface -1 where it goes on without end."""
         order, column = self._order, self._column[self._order]
         rays = Rays(
@@ -178,7 +174,7 @@ class LidarSensor:
         on = np.flatnonzero(hits.actor >= 0)
         turn = tracks.rotation[tracks.middle].astype(np.float32)[hits.actor[on]]
         normal[:, on] = np.einsum("nij,jn->in", turn, normal.take(on, axis=1))
-        return np.abs(np.einsum("in,in->n", normal, beams))
+        return np.asarray(np.abs(np.einsum("in,in->n", normal, beams)), dtype=np.float32)
 
 
 def _continue(rays: Rays, rows: I64, by_m: F32) -> Rays:

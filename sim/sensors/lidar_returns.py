@@ -131,7 +131,7 @@ class LidarPhysics:
             return np.zeros(len(distance), dtype=bool)
         near = self._config.min_range_m + rng.exponential(_BACKSCATTER_M / 3, len(distance)).astype(np.float32)
         chance = 1 - np.exp(-self._backscatter * _BACKSCATTER_M)
-        blocked = (rng.random(len(distance)) < chance) & (~is_hit | (near < distance)) & (near < _BACKSCATTER_M)
+        blocked: Bool = (rng.random(len(distance)) < chance) & (~is_hit | (near < distance)) & (near < _BACKSCATTER_M)
         distance[blocked], intensity[blocked] = near[blocked], np.float32(2 / 255)
         is_received |= blocked
         return blocked

@@ -154,7 +154,9 @@ class RadarSensor:
 
     def _cast(self, world_SE3_radar: F64, directions: F64, tracks: ActorTracks) -> Hits:
         world = (world_SE3_radar[:3, :3] @ directions).astype(np.float32)
-        return self._caster.cast(Rays(origin_m=world_SE3_radar[:3, 3:], direction=world), tracks, self._config.max_range_m)
+        return self._caster.cast(
+            Rays(origin_m=world_SE3_radar[:3, 3:], direction=world), tracks, self._config.max_range_m
+        )
 
     def _in_view(self, world_SE3_radar: F64, tracks: ActorTracks) -> I64:
         offset = (tracks.position_m[0] - world_SE3_radar[:3, 3]) @ world_SE3_radar[:3, :3]
@@ -180,7 +182,7 @@ class RadarSensor:
         """Broadside and end-on return most: flat panels face the radar there; in between they mirror it away."""
         along = np.einsum("ni,nij->nj", ray, radar_R_actor)
         angle = np.arctan2(along[:, 1], along[:, 0])
-        return 3.0 * np.cos(4 * angle) - 3.0 + 2.0 * np.sin(angle) ** 2
+        return np.asarray(3.0 * np.cos(4 * angle) - 3.0 + 2.0 * np.sin(angle) ** 2, dtype=np.float64)
 
 
 def _own_velocity(ego_SE3_radar: F64, velocity_mps: F64, yaw_rate_radps: float) -> F64:

@@ -69,9 +69,7 @@ def add_ghosts(seen: Scatterers, walls: Scatterers, config: RadarConfig, rng: np
     return concatenate(seen, doubled, mirrored.rows((np.abs(azimuth) < half) & (far < config.max_range_m)))
 
 
-def add_clutter(
-    seen: Scatterers, config: RadarConfig, half_view_rad: float, rng: np.random.Generator
-) -> Scatterers:
+def add_clutter(seen: Scatterers, config: RadarConfig, half_view_rad: float, rng: np.random.Generator) -> Scatterers:
     """Add false alarms: weak returns anywhere in view, most of them at the speed of standing ground."""
     n = int(rng.poisson(config.clutter_per_scan))
     distance = rng.uniform(2.0, config.max_range_m, n) * rng.random(n)

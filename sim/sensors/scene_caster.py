@@ -41,7 +41,7 @@ class Rays:
     time_ns: I64 | None = None
 
     def __len__(self) -> int:
-        return self.direction.shape[1]
+        return int(self.direction.shape[1])
 
     def packed(self) -> F32:
         """(N, 6) float32, as ray casters take them."""
@@ -53,10 +53,10 @@ class Rays:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Hits:
-    """What N rays met first. distance_m: (N,) float32, inf where nothing. surface: (N,) int32 into the surface table, -1.
+    """What N rays met first. distance_m: (N,) float32, inf where nothing. surface: (N,) int32 into the table, -1.
 
-    actor: (N,) int32 row of the tracks' actors, `SCENERY` elsewhere. crossed: (K,) int64 rays that would meet each actor
-    if nothing stood before it; how many of them do meet it says how visible it is.
+    actor: (N,) int32 row of the tracks' actors, `SCENERY` elsewhere. crossed: (K,) int64 rays that would meet each
+    actor if nothing stood before it; how many of them do meet it says how visible it is.
     """
 
     distance_m: F32
@@ -66,7 +66,8 @@ class Hits:
 
     @property
     def is_hit(self) -> Bool:
-        return self.surface != NO_HIT
+        is_hit: Bool = self.surface != NO_HIT
+        return is_hit
 
     def seen(self) -> I64:
         """(K,) rays that met each actor first."""
@@ -99,7 +100,8 @@ class SceneCaster:
 
         counts_hidden: also cast rays at actors behind the scenery, so that `Hits.crossed` counts them.
         """
-        distance, surface = (found.copy() for found in self._scenery.nearest(rays.packed()))
+        found, triangle = self._scenery.nearest(rays.packed())
+        distance, surface = found.copy(), triangle.copy()
         actor = np.full(len(rays), SCENERY, dtype=np.int32)
         crossings = self._cross(rays, tracks, reach_m, None if counts_hidden else distance)
         # Far first: where several actors share a ray, the nearest is written last and stays.
@@ -153,7 +155,9 @@ class SceneCaster:
         packed = np.empty((len(flat), 6), dtype=np.float32)
         for i in range(3):
             packed[:, 3 + i] = step[i].take(flat)
-            packed[:, i] = (start[i].take(flat) if start.shape[2] > 1 else start[i, :, 0].take(pair)) + entry * packed[:, 3 + i]
+            packed[:, i] = (start[i].take(flat) if start.shape[2] > 1 else start[i, :, 0].take(pair)) + entry * packed[
+                :, 3 + i
+            ]
         inside, triangle = library.caster.nearest(packed)
         hit = np.flatnonzero((triangle != NO_HIT) & (inside <= span + _SKIN_M))
         return _Crossings(
@@ -181,16 +185,17 @@ def _to_actor_frames(
     """Origins and directions (3, P, 64) of tiles of rays in the frames of actors, each ray at its own time."""
     step = tiles.directions[:, tile]
     origin = tiles.origins_m[:, tile] if tiles.origins_m.shape[1] > 1 else tiles.origins_m
+    position = (tracks.position_m - tiles.anchor_m).astype(np.float32)
     if time_ns is None:
         segment: I64 = np.full(len(tile), tracks.middle, dtype=np.int64)
-        start = (origin - tracks.position_m[tracks.middle].T[:, actor, None]).astype(np.float32)
+        start = origin - position[tracks.middle].T[:, actor, None]
     else:
-        times = in_tiles(time_ns[None])[0]
         # One segment for a tile: its few rays past a knot go on at the same pace, by micrometres at most.
-        segment, share = tracks.place(times[tile, 0], times[tile])
-        here, there = tracks.position_m[segment, actor].T, tracks.position_m[segment + 1, actor].T
-        start = (origin - here[:, :, None] - share * (there - here)[:, :, None]).astype(np.float32)
-        angle = (share * tracks.turn_rad[segment, actor][:, None]).astype(np.float32)
+        segment, share = tracks.place(in_tiles(time_ns[None])[0, tile])
+        here = position[segment, actor].T[:, :, None]
+        start = origin - here
+        start -= share * (position[segment + 1, actor].T[:, :, None] - here)
+        angle = share * tracks.turn_rad[segment, actor].astype(np.float32)[:, None]
         cos, sin = np.cos(angle), np.sin(angle)
         start, step = _turn_back(start, cos, sin), _turn_back(step, cos, sin)
     r = tracks.rotation[segment, actor].reshape(-1, 9).T.astype(np.float32)[:, :, None]
@@ -199,4 +204,10 @@ def _to_actor_frames(
 
 def _turn_back(vector: F32, cos: F32, sin: F32) -> F32:
     x, y, z = vector
-    return np.stack([cos * x + sin * y, cos * y - sin * x, z])
+    turned = np.empty(np.broadcast_shapes(vector.shape, cos.shape), dtype=np.float32)
+    np.multiply(cos, x, out=turned[0])
+    turned[0] += sin * y
+    np.multiply(cos, y, out=turned[1])
+    turned[1] -= sin * x
+    turned[2] = z
+    return turned

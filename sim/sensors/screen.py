@@ -18,6 +18,9 @@ Bool = NDArray[np.bool_]
 
 _DOME_SIDE: Final = round(DOME**0.5)
 
+_VISIBLE: Final = np.float32(0.04)
+"""Step of the root of light that shows as a jagged edge."""
+
 
 class Screen:
     """All N pixels in block order. column, row: (N,) int64. place: (N,) row-major index."""
@@ -41,12 +44,14 @@ class Screen:
         image[self.place] = values.T
         return image.reshape(*self.shape, *values.shape[:-1])
 
-    def edges(self, face: I64) -> I64:
-        """Rows of pixels whose neighbour left or above shows another face (N,)."""
-        image = self.to_image(face)
-        is_edge = np.zeros(image.shape, dtype=bool)
-        is_edge[:, 1:] |= image[:, 1:] != image[:, :-1]
-        is_edge[1:] |= image[1:] != image[:-1]
+    def edges(self, face: I64, light: F32) -> I64:
+        """Rows of pixels whose neighbour left or above shows another face (N,) in visibly different light (3, N)."""
+        faces, green = self.to_image(face), self.to_image(np.sqrt(light[1]))
+        is_edge = np.zeros(self.shape, dtype=bool)
+        for axis in (0, 1):
+            here = (slice(1, None), slice(None))[:: 1 - 2 * axis]
+            step = np.abs(np.diff(green, axis=axis)) > _VISIBLE * green[here]
+            is_edge[here] |= step & (np.diff(faces, axis=axis) != 0)
         return np.flatnonzero(is_edge.ravel()[self.place])
 
     def sunlit(self, sight: Sight, face: I64, renderer: Renderer, moment: Moment) -> F32:
@@ -86,4 +91,5 @@ class Screen:
     def _spread(self, half: NDArray[Any]) -> NDArray[Any]:
         """An image of half the size (H/2, W/2) back to all pixels (N,)."""
         height, width = self.shape
-        return half.repeat(2, axis=0)[:height].repeat(2, axis=1)[:, :width].ravel()[self.place]
+        full: NDArray[Any] = half.repeat(2, axis=0)[:height].repeat(2, axis=1)[:, :width]
+        return full.ravel()[self.place]

@@ -37,6 +37,8 @@ _BRICK, _PANELS = (np.uint8(_TEXTURE_NAMES.index(name)) for name in ("brick", "p
 _SPECULAR: Final = np.array([MATERIALS[m].specular for m in MATERIAL_NAMES], dtype=np.float32)
 _IS_RETRO: Final = np.array([MATERIALS[m].retro for m in MATERIAL_NAMES])
 _GETS_WET: Final = np.isin(MATERIAL_NAMES, ("asphalt", "marking", "pavement", "kerb", "concrete"))
+_ROOM_BGR: Final = np.array([0.16, 0.30, 0.46], dtype=np.float32)
+_BLURRED_M: Final = 0.3
 _FACADE, _WINDOW, _FOLIAGE, _ASPHALT = (MATERIAL_INDEX[name] for name in ("facade", "window", "foliage", "asphalt"))
 
 
@@ -69,7 +71,7 @@ class Shader:
         self._atlas = atlas
 
     def shade(self, seen: Fragments, sunlit: F32, open_sky: F32, lamps: Lamps) -> F32:
-        """Radiance (3, N) that reaches the camera; sunlit, open_sky: (N,) share of sun and sky that reach the surface."""
+        """Radiance (3, N) that reaches the camera; sunlit, open_sky: (N,) share of sun and sky that arrives."""
         albedo = seen.albedo * self._texture(seen)
         day = self._daylight
         facing = np.clip(day.sun_direction @ seen.normal, 0, 1)
@@ -78,13 +80,15 @@ class Shader:
         facing = np.where(is_leaf, 0.35 + 0.65 * facing, facing) * sunlit
         light = day.ambient(seen.normal[2]) * open_sky
         light += day.sun[:, None] * facing
-        lamps.add_to(light, seen.position_m, seen.normal, np.where(_IS_RETRO[seen.material], np.float32(6), np.float32(1)))
+        lamps.add_to(
+            light, seen.position_m, seen.normal, np.where(_IS_RETRO[seen.material], np.float32(6), np.float32(1))
+        )
         if self._weather.is_wet:
             albedo *= np.where(_GETS_WET[seen.material], np.float32(0.5), np.float32(1))
         radiance = light
         radiance *= albedo
         self._add_gloss(radiance, seen, facing, open_sky)
-        radiance += seen.glow * seen.albedo
+        self._add_glow(radiance, seen)
         return self._through_air(radiance, seen)
 
     def _texture(self, seen: Fragments) -> F32:
@@ -95,9 +99,12 @@ class Shader:
             blue, green, red = seen.albedo
             kind = np.where(is_facade & (red > 1.6 * blue), _BRICK, kind)
             kind = np.where(is_facade & (red < 1.12 * blue) & (green < 0.45), _PANELS, kind)
-        slant = np.abs(np.einsum("in,in->n", seen.direction, seen.normal))
-        footprint = seen.footprint_m / np.sqrt(np.maximum(slant, np.float32(0.02)))
-        tint = self._atlas.sample(kind, u, v, footprint)
+        tint = np.ones((3, len(kind)), dtype=np.float32)
+        # Paint has no texture, and far away every texture is its own mean.
+        rows = np.flatnonzero((kind > 0) & (seen.footprint_m < _BLURRED_M))
+        slant = np.abs(np.einsum("in,in->n", seen.direction.take(rows, axis=1), seen.normal.take(rows, axis=1)))
+        footprint = seen.footprint_m[rows] / np.sqrt(np.maximum(slant, np.float32(0.02)))
+        tint[:, rows] = self._atlas.sample(kind[rows], u[rows], v[rows], footprint)
         # A second, slow pattern hides that the first repeats.
         ground = np.flatnonzero(seen.local_normal[2] > 0.7)
         tint[:, ground] *= self._atlas.sample_slow(u[ground], v[ground])
@@ -108,7 +115,7 @@ class Shader:
         specular = _SPECULAR[seen.material]
         if self._weather.is_wet:
             wet = _GETS_WET[seen.material] & (seen.normal[2] > 0.7)
-            specular = np.where(wet, np.float32(0.55), specular)
+            specular = np.where(wet, np.float32(0.38), specular)
         rows = np.flatnonzero(specular > 0.05)
         if len(rows) == 0:
             return
@@ -117,16 +124,23 @@ class Shader:
         mirrored = direction + 2 * cosine * normal
         fresnel = specular[rows] * (np.float32(0.06) + np.float32(0.94) * (1 - np.clip(cosine, 0, 1)) ** 5)
         fresnel += np.float32(0.12) * (seen.material[rows] == _WINDOW)
-        mirror = self._daylight.gradient(mirrored) * open_sky[rows]
+        mirror = self._daylight.gradient(mirrored) * (np.float32(0.5) + np.float32(0.5) * open_sky[rows])
         toward_sun = np.clip(self._daylight.sun_direction @ mirrored, 0, 1)
         mirror += self._daylight.sun[:, None] * (np.float32(18.0) * toward_sun**220 * (facing[rows] > 0))
         kept = radiance[:, rows]
         radiance[:, rows] = kept + (mirror - kept) * np.minimum(fresnel, np.float32(0.9))
 
+    def _add_glow(self, radiance: F32, seen: Fragments) -> None:
+        """Light of lamps and of lit rooms; a room's is warm whatever colour the pane has by day."""
+        rows = np.flatnonzero(seen.glow)
+        is_room = seen.material[rows] == _WINDOW
+        color = np.where(is_room, _ROOM_BGR[:, None], seen.albedo.take(rows, axis=1))
+        radiance[:, rows] += seen.glow[rows] * color
+
     def _through_air(self, radiance: F32, seen: Fragments) -> F32:
         clear = np.exp(np.float32(-self._weather.extinction_per_m) * seen.distance_m)
         air = self._daylight.horizon[:, None]
-        return air + (radiance - air) * clear
+        return np.asarray(air + (radiance - air) * clear, dtype=np.float32)
 
 
 def _surface_coordinates(position_m: F32, normal: F32) -> tuple[F32, F32]:

@@ -19,7 +19,7 @@ CLOUD_SIDE = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Daylight:
-    """sun, zenith, horizon, ground: (3,) float32. sun: strength on a surface facing it; others: radiance of sky and ground.
+    """sun: (3,) float32 strength on a surface facing it. zenith, horizon, ground: (3,) float32 radiance.
 
     sun_direction: (3,) float32, to the sun. exposure: gain that shows this light at middle brightness.
     """
@@ -40,10 +40,10 @@ class Daylight:
         gray = max(weather.cloud_cover, 0.0) ** 2
         sun_color = _mix((0.82, 0.95, 1.0), (0.28, 0.58, 1.0), low)
         direct = 1.25 * max(0.0, min(1.0, sine / 0.12)) * (1.0 - gray) * (1.0 - 0.55 * low)
-        zenith = _mix(_mix((0.62, 0.36, 0.20), (0.42, 0.26, 0.20), low), (0.60, 0.57, 0.55), gray) * day
+        zenith = _mix(_mix((0.60, 0.40, 0.26), (0.42, 0.28, 0.22), low), (0.60, 0.57, 0.55), gray) * day
         horizon = _mix(_mix((0.88, 0.78, 0.68), (0.42, 0.60, 0.95), low), (0.78, 0.76, 0.74), gray) * day
-        night = np.array([0.020, 0.014, 0.010])
-        glow = np.array([0.020, 0.026, 0.034])
+        night = np.array([0.012, 0.008, 0.006])
+        glow = np.array([0.014, 0.018, 0.024])
         zenith, horizon = zenith + night * (1 - day), horizon + glow * (1 - day)
         # Fog scatters the light of the whole sky: it looks alike everywhere.
         veil = float(np.exp(-weather.visibility_m / 600.0))
@@ -57,7 +57,7 @@ class Daylight:
             zenith=zenith.astype(np.float32),
             horizon=horizon.astype(np.float32),
             ground=ground.astype(np.float32),
-            exposure=0.60 / max(mean, 0.075),
+            exposure=0.60 / max(mean, 0.13),
         )
 
     @property
@@ -72,13 +72,13 @@ class Daylight:
         low = np.clip(-up * 8, 0, 1)
         light = self.horizon[:, None] + (self.zenith - self.horizon)[:, None] * share
         light += (self.ground[:, None] - light) * low
-        return light
+        return np.asarray(light, dtype=np.float32)
 
     def ambient(self, up: F32) -> F32:
         """Light (3, N) on surfaces whose normals point up by `up` (N,), from sky above and ground below."""
-        sky = (0.65 * self.zenith + 0.35 * self.horizon)[:, None]
+        sky = (0.4 * self.zenith + 0.6 * self.horizon)[:, None]
         share = 0.5 + 0.5 * up
-        return sky * share + self.ground[:, None] * (1 - share)
+        return np.asarray(sky * share + self.ground[:, None] * (1 - share), dtype=np.float32)
 
 
 class Sky:
@@ -87,7 +87,7 @@ class Sky:
     def __init__(self, weather: Weather, rng: np.random.Generator) -> None:
         self.daylight = Daylight.of(weather)
         self._cover = weather.cloud_cover
-        self._has_clouds = 0.02 < weather.cloud_cover and weather.visibility_m > 500
+        self._has_clouds = weather.cloud_cover > 0.02 and weather.visibility_m > 500
         billows = sum(noise(rng, sigma, side=CLOUD_SIDE) * sigma**0.6 for sigma in (2.0, 5.0, 12.0, 30.0))
         billows = np.asarray(billows, dtype=np.float32)
         rank = (billows - billows.mean()) / billows.std()
@@ -103,7 +103,7 @@ class Sky:
             light = self._with_clouds(light, direction, facing)
         sun = self.daylight.sun
         halo = np.float32(0.25) * facing**12 + np.float32(0.5) * facing**160 + np.float32(12.0) * (facing > 0.99995)
-        return light + sun[:, None] * halo
+        return np.asarray(light + sun[:, None] * halo, dtype=np.float32)
 
     def _with_clouds(self, light: F32, direction: F32, facing: F32) -> F32:
         up = np.maximum(direction[2], np.float32(0.03))
@@ -117,7 +117,7 @@ class Sky:
         cloud = (0.55 * self.daylight.horizon + 0.45 * self.daylight.zenith)[:, None] * shape + lit[:, None] * (
             shape * (np.float32(0.75) + np.float32(0.35) * facing)
         )
-        return light + (cloud - light) * density
+        return np.asarray(light + (cloud - light) * density, dtype=np.float32)
 
 
 def _mix(one: ArrayLike, other: ArrayLike, share: float) -> NDArray[np.float64]:

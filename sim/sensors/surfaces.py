@@ -52,8 +52,8 @@ class ActorLibrary:
     Rays are cast from where they enter their own model's box to where they leave it, and no neighbour reaches in there:
     so all actors of a frame are cast in one call, and nothing is ever rebuilt.
 
-    slot: row by (model, phase). origin_m: (L, 3) float32 where a slot's actor frame sits. center_m, half_m: (L, 3) box of
-    the slot's model. radius_m: (L,) of the sphere about the box. first_surface: row of the library's first triangle.
+    slot: row by (model, phase). origin_m: (L, 3) where a slot's actor frame sits. center_m, half_m: (L, 3) box of the
+    slot's model. radius_m: (L,) of the sphere about the box. first_surface: row of the library's first triangle.
     """
 
     caster: RayCaster
@@ -91,7 +91,7 @@ class ActorLibrary:
         )
 
     def slots_of(self, models: tuple[str, ...], phases: I64) -> I64:
-        """Slots (K,) of actors by model and phase. Raises ConfigError on a model that the library was not built with."""
+        """Slots (K,) of actors by model and phase. Raises ConfigError on a model that the library lacks."""
         try:
             return np.array([self.slot[name, int(p)] for name, p in zip(models, phases, strict=True)], dtype=np.int64)
         except KeyError as error:
@@ -109,14 +109,15 @@ def _normals(mesh: Mesh) -> F32:
     corner = mesh.vertices_m[mesh.triangles].astype(np.float64)
     across = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
     length = np.linalg.norm(across, axis=1, keepdims=True)
-    return (across / np.maximum(length, 1e-12)).T.astype(np.float32)
+    return np.asarray((across / np.maximum(length, 1e-12)).T, dtype=np.float32)
 
 
 def _face_keys(normal: F32, material: NDArray[np.uint8], color: NDArray[np.uint8]) -> I64:
     # Coarse directions: neighbours on a gently curved road or a car's roof count as one face.
     direction = np.round(normal * 3).astype(np.int64) + 3
     key = (direction[0] * 7 + direction[1]) * 7 + direction[2]
-    return ((key * 256 + material) << 24) + color.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+    shade = color.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+    return np.asarray(((key * 256 + material) << 24) + shade, dtype=np.int64)
 
 
 def _bounds(mesh: Mesh) -> tuple[F64, F64]:

@@ -35,26 +35,36 @@ class TextureAtlas:
                 side = SIDE >> level
                 small = cv2.resize(texture, (side, side), interpolation=cv2.INTER_AREA)
                 top, left = row * (SIDE + 2), int(self._left[level])
-                self._image[top : top + side + 2, left : left + side + 2] = np.pad(small, ((1, 1), (1, 1), (0, 0)), "wrap")
+                self._image[top : top + side + 2, left : left + side + 2] = np.pad(
+                    small, ((1, 1), (1, 1), (0, 0)), "wrap"
+                )
         slow = 1 + 0.09 * noise(rng, 3.0) + 0.07 * noise(rng, 14.0)
         self._slow = np.clip(slow * NEUTRAL, 0, 255).astype(np.uint8)[:, :, None]
-        self._period = np.array([period for _, period in TEXTURES.values()], dtype=np.float32)
+        # Half a texel of the border, and half back: texel centres lie at whole numbers.
+        self._left += np.float32(0.5)
+        self._top = (np.arange(len(TEXTURES)) * (SIDE + 2) + 0.5).astype(np.float32)
+        self._side = (SIDE >> np.arange(LEVELS)).astype(np.float32)
+        self._rate = np.array([1 / period for _, period in TEXTURES.values()], dtype=np.float32)
 
     def sample(self, texture: NDArray[np.uint8], u_m: F32, v_m: F32, footprint_m: F32) -> F32:
         """Multipliers (3, N) blue, green, red of textures (N,) at surface coordinates, seen with pixels so large."""
-        period = self._period[texture]
-        level = np.log2(np.maximum(footprint_m * (SIDE / period), 1.0)) + np.float32(0.3)
-        level = np.minimum(level.astype(np.int32), LEVELS - 1)
-        side = (SIDE >> level).astype(np.float32)
-        u, v = u_m / period, v_m / period
-        x = self._left[level] + np.float32(0.5) + (u - np.floor(u)) * side
-        y = texture * np.float32(SIDE + 2) + np.float32(0.5) + (v - np.floor(v)) * side
+        rate = self._rate.take(texture)
+        level = np.log2(np.maximum(footprint_m * rate * np.float32(1.25 * SIDE), np.float32(1)))
+        level = np.minimum(level.astype(np.uint8), np.uint8(LEVELS - 1))
+        side = self._side.take(level)
+        u, v = u_m * rate, v_m * rate
+        u -= np.floor(u)
+        v -= np.floor(v)
+        x, y = u * side, v * side
+        x += self._left.take(level)
+        y += self._top.take(texture)
         return sample_image(self._image, x, y).astype(np.float32) * np.float32(1 / NEUTRAL)
 
     def sample_slow(self, u_m: F32, v_m: F32) -> F32:
         """Multipliers (N,) of a smooth pattern of patches some metres wide."""
         scale = np.float32(SIDE / SLOW_M)
-        return sample_image(self._slow, (u_m * scale) % SIDE, (v_m * scale) % SIDE)[0] * np.float32(1 / NEUTRAL)
+        values = sample_image(self._slow, (u_m * scale) % SIDE, (v_m * scale) % SIDE)[0]
+        return np.asarray(values.astype(np.float32) * np.float32(1 / NEUTRAL), dtype=np.float32)
 
 
 def sample_image(image: U8, x: F32, y: F32) -> U8:
@@ -105,7 +115,9 @@ def _asphalt(rng: np.random.Generator) -> F32:
 
 
 def _marking(rng: np.random.Generator) -> F32:
-    return _gray(np.where(noise(rng, 1.5) + 0.5 * noise(rng, 12.0) > 1.9, 0.6, 1 + 0.05 * noise(rng, 0.8)).astype(np.float32))
+    return _gray(
+        np.where(noise(rng, 1.5) + 0.5 * noise(rng, 12.0) > 1.9, 0.6, 1 + 0.05 * noise(rng, 0.8)).astype(np.float32)
+    )
 
 
 def _pavement(rng: np.random.Generator) -> F32:
@@ -115,7 +127,7 @@ def _pavement(rng: np.random.Generator) -> F32:
 def _grass(rng: np.random.Generator) -> F32:
     blades = 1 + 0.22 * noise(rng, 1.6, 0.6) + 0.10 * noise(rng, 9.0)
     dry = np.clip(0.5 + 0.5 * noise(rng, 18.0), 0, 1)[:, :, None]
-    return _gray(blades) * (1 + dry * np.array([-0.12, 0.02, 0.16], dtype=np.float32))
+    return np.asarray(_gray(blades) * (1 + dry * np.array([-0.12, 0.02, 0.16], dtype=np.float32)), dtype=np.float32)
 
 
 def _soil(rng: np.random.Generator) -> F32:
@@ -159,7 +171,7 @@ def _plain(_rng: np.random.Generator) -> F32:
 
 TEXTURES: Final[dict[str, tuple[Callable[[np.random.Generator], F32], float]]] = {
     "plain": (_plain, 4.0),
-    "asphalt": (_asphalt, 4.0),
+    "asphalt": (_asphalt, 3.0),
     "marking": (_marking, 2.0),
     "pavement": (_pavement, 3.2),
     "grass": (_grass, 3.0),

@@ -31,13 +31,15 @@ class Boxes:
 class RayTiles:
     """T tiles of 64 rays in the given order, the last ray repeated to fill the last tile.
 
-    directions: (3, T, 64). origins_m: (3, T, 64), or (3, 1, 1) one for all. center_m, axis: (3, T) mean origin and unit
-    mean direction. spread_m: (T,) how far any origin lies from the mean. angle_rad: (T,) how far any direction turns
-    from the axis.
+    directions: (3, T, 64). anchor_m: (3,) float64 world, from where all else counts, so that float32 is exact enough
+    anywhere. origins_m: (3, T, 64), or (3, 1, 1) one for all. center_m, axis: (3, T) mean origin and unit mean
+    direction. spread_m: (T,) how far any origin lies from the mean. angle_rad: (T,) how far any direction turns from
+    the axis.
     """
 
     directions: F32
-    origins_m: NDArray[Any]
+    anchor_m: F64
+    origins_m: F32
     center_m: F32
     axis: F32
     spread_m: F32
@@ -50,17 +52,19 @@ class RayTiles:
         total = directions.mean(axis=2)
         axis = total / np.maximum(np.linalg.norm(total, axis=0), 1e-6)
         cosine = np.einsum("itr,it->tr", directions, axis).min(axis=1)
+        anchor = origin_m[:, 0].astype(np.float64)
         if origin_m.shape[1] == 1:
-            origins = origin_m[:, :, None]
-            center = np.broadcast_to(origin_m.astype(np.float32), axis.shape)
+            origins = np.zeros((3, 1, 1), dtype=np.float32)
+            center = np.zeros(axis.shape, dtype=np.float32)
             spread = np.zeros(axis.shape[1], dtype=np.float32)
         else:
-            origins = in_tiles(origin_m)
-            center = origins.mean(axis=2).astype(np.float32)
-            off = (origins - center[:, :, None]).astype(np.float32)
+            origins = in_tiles((origin_m - anchor[:, None]).astype(np.float32))
+            center = origins.mean(axis=2)
+            off = origins - center[:, :, None]
             spread = np.sqrt(np.einsum("itr,itr->tr", off, off).max(axis=1))
         return cls(
             directions=directions,
+            anchor_m=anchor,
             origins_m=origins,
             center_m=center,
             axis=axis,
@@ -76,7 +80,8 @@ class RayTiles:
         box.
         """
         radius = (np.linalg.norm(boxes.half_m, axis=1) + boxes.margin_m).astype(np.float32)
-        offset = boxes.center_m.T.astype(np.float32)[:, :, None] - self.center_m[:, None, :]
+        center = (boxes.center_m - self.anchor_m).T.astype(np.float32)
+        offset = center[:, :, None] - self.center_m[:, None, :]
         distance = np.sqrt(np.einsum("ikt,ikt->kt", offset, offset))
         along = np.einsum("ikt,it->kt", offset, self.axis)
         wide = radius[:, None] + self.spread_m
@@ -99,7 +104,7 @@ class RayTiles:
 
 
 def tile_order(row: I64, column: I64) -> I64:
-    """Order (N,) that keeps rays of a grid together in blocks of 8x8, blocks in larger blocks, and so on (Morton, 1966)."""
+    """Order (N,) that keeps rays of a grid in blocks of 8x8, these in larger blocks, and so on (Morton, 1966)."""
     code = np.zeros(len(row), dtype=np.int64)
     for bit in range(16):
         code |= ((column >> bit & 1) << 2 * bit) | ((row >> bit & 1) << (2 * bit + 1))

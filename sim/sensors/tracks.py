@@ -52,7 +52,7 @@ class ActorTracks:
 
     @classmethod
     def sample(cls, scene: SceneView, knots_ns: I64) -> "ActorTracks":
-        """Tracks of the actors that are there at the middle knot; one that comes or goes in between stands still then."""
+        """Tracks of the actors that are there at the middle knot; before it comes and after it goes, one stands still."""
         every = [scene.actors_at(int(time)) for time in knots_ns]
         middle = every[len(every) // 2]
         poses = np.stack([_poses_of(states, middle) for states in every])
@@ -69,14 +69,14 @@ class ActorTracks:
     def middle(self) -> int:
         return len(self.knots_ns) // 2
 
-    def place(self, at_ns: I64, times_ns: I64) -> tuple[I64, F64]:
-        """Segments (P,) of `at_ns` (P,), and where in them `times_ns` (P, R) lie: 0 at the start, 1 at the end."""
-        segment = _segments(self.knots_ns, at_ns)
-        start = self.knots_ns[segment][:, None]
-        return segment, (times_ns - start) / (self.knots_ns[segment + 1][:, None] - start)
+    def place(self, times_ns: I64) -> tuple[I64, NDArray[np.float32]]:
+        """Segments (P,) of the first of `times_ns` (P, R), and where in them all lie: 0 at the start, 1 at the end."""
+        segment = _segments(self.knots_ns, times_ns[:, 0])
+        start, end = self.knots_ns[segment], self.knots_ns[segment + 1]
+        return segment, ((times_ns - start[:, None]) / (end - start)[:, None]).astype(np.float32)
 
     def poses_at(self, actor: I64, times_ns: I64) -> tuple[F64, F64]:
-        """Position (N, 3) and rotation (N, 3, 3) of actors (rows (N,)) at times (N,): the same as rays are cast with."""
+        """Position (N, 3) and rotation (N, 3, 3) of actors, by row (N,), at times (N,): as rays are cast."""
         if len(self.knots_ns) == 1:
             return self.position_m[0, actor], self.rotation[0, actor]
         segment, share = _place(self.knots_ns, times_ns)
@@ -91,7 +91,7 @@ class ActorTracks:
     def margin_m(self, radius_m: F64) -> F64:
         """(K,) how far any point of an actor strays from where it is at the middle knot."""
         travel = np.linalg.norm(self.position_m - self.position_m[self.middle], axis=-1).max(axis=0)
-        return travel + radius_m * np.abs(self.turn_rad).sum(axis=0)
+        return np.asarray(travel + radius_m * np.abs(self.turn_rad).sum(axis=0), dtype=np.float64)
 
 
 def _place(knots_ns: I64, times_ns: I64) -> tuple[I64, F64]:

@@ -34,12 +34,14 @@ def random_se3(seed: int) -> Float:
     return se3(Rotation.random(random_state=rng).as_matrix(), rng.uniform(-100, 100, 3))
 
 
+@settings(deadline=None)
 @given(seed=seeds)
 def test_a_transform_and_its_inverse_cancel(seed: int) -> None:
     transforms = np.stack([random_se3(seed), random_se3(seed + 1)])
     np.testing.assert_allclose(invert(transforms) @ transforms, np.broadcast_to(np.eye(4), (2, 4, 4)), atol=1e-9)
 
 
+@settings(deadline=None)
 @given(seed=seeds)
 def test_points_go_there_and_back_in_their_own_dtype(seed: int) -> None:
     dst_SE3_src = random_se3(seed)
@@ -49,6 +51,7 @@ def test_points_go_there_and_back_in_their_own_dtype(seed: int) -> None:
     np.testing.assert_allclose(transform_points(invert(dst_SE3_src), moved), points, atol=1e-3)
 
 
+@settings(deadline=None)
 @given(seed=seeds)
 def test_quaternions_agree_with_scipy(seed: int) -> None:
     rotation = Rotation.random(random_state=np.random.default_rng(seed))
@@ -59,7 +62,7 @@ def test_quaternions_agree_with_scipy(seed: int) -> None:
     np.testing.assert_allclose(quaternion_to_rotation(3.7 * quaternion), rotation.as_matrix(), atol=1e-9)
 
 
-@settings(max_examples=200)
+@settings(deadline=None, max_examples=200)
 @given(seed=seeds, angle=st.one_of(st.floats(0, np.pi), st.sampled_from([0.0, 1e-12, 1e-7, np.pi - 1e-6, np.pi])))
 def test_logarithm_undoes_the_exponential_up_to_half_a_turn(seed: int, angle: float) -> None:
     axis = np.random.default_rng(seed).normal(size=3)
@@ -72,6 +75,7 @@ def test_logarithm_undoes_the_exponential_up_to_half_a_turn(seed: int, angle: fl
         np.testing.assert_allclose(rotation_log(rotation), vector, atol=1e-8)
 
 
+@settings(deadline=None)
 @given(yaw=angles)
 def test_yaw_survives_each_form(yaw: float) -> None:
     wrapped = float(wrap_angle(np.array([yaw]))[0])
@@ -80,6 +84,7 @@ def test_yaw_survives_each_form(yaw: float) -> None:
         assert abs(float(wrap_angle(np.array([float(yaw_of(rotation)) - yaw]))[0])) < 1e-9
 
 
+@settings(deadline=None)
 @given(seed=seeds, share=st.floats(0, 1))
 def test_interpolation_hits_its_ends_and_composes(seed: int, share: float) -> None:
     start, end = random_se3(seed), random_se3(seed + 1)
@@ -91,6 +96,7 @@ def test_interpolation_hits_its_ends_and_composes(seed: int, share: float) -> No
     np.testing.assert_allclose(np.linalg.norm(rotation_log(start[:3, :3].T @ between[:3, :3])), share * turn, atol=1e-6)
 
 
+@settings(deadline=None)
 @given(
     vx=st.floats(-40, 40), vy=st.floats(-3, 3), rate=st.floats(-2, 2), first=st.floats(-1, 1), second=st.floats(-1, 1)
 )
@@ -100,6 +106,7 @@ def test_a_constant_twist_composes(vx: float, vy: float, rate: float, first: flo
     np.testing.assert_allclose(whole, parts, atol=1e-9)
 
 
+@settings(deadline=None)
 @given(vx=st.floats(-40, 40), vy=st.floats(-3, 3), rate=st.floats(-2, 2))
 def test_a_twist_begins_with_its_velocity(vx: float, vy: float, rate: float) -> None:
     moved = integrate_twist([vx, vy], rate, 1e-6)

@@ -49,6 +49,7 @@ def test_moved_points_are_within_a_millimetre(
     np.testing.assert_allclose(motion.move_points(points[order], times[order]), exact[order], atol=1e-3)
 
 
+@settings(deadline=None)
 @given(speed=st.floats(-10, 60), yaw_rate=st.floats(-1, 1), at_ms=st.floats(-250, 250))
 def test_the_track_follows_the_arc_also_beyond_its_knots(speed: float, yaw_rate: float, at_ms: float) -> None:
     motion = arc(speed, yaw_rate)

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from perception.core.errors import UsageError
 from perception.core.ports import QueueItem, Start
 from perception.core.results import EndOfRun
 from perception.queues.runs import REMEMBERED_RUNS, RunTracker
@@ -69,9 +68,3 @@ def test_memory_stays_flat_over_many_runs() -> None:
         assert tracker.accept(result(0, f"lap-{lap}"))
         assert tracker.accept(end(1, f"lap-{lap}"))
     assert len(tracker._ended) == REMEMBERED_RUNS
-
-
-@pytest.mark.parametrize("start", ["newest", -1, True, 1.0, None])
-def test_another_start_is_wrong_use(start: object) -> None:
-    with pytest.raises(UsageError, match="earliest"):
-        RunTracker(start)  # type: ignore[arg-type]
