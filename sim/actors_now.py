@@ -85,7 +85,13 @@ class StandingActors:
         # A signal head hangs straight whatever the slope below it.
         hangs = np.array([item.signal is not None for item in standing], dtype=bool)
         if np.any(hangs):
-            self.pose[hangs, :3, :3] = footed(Relief(origin_m=np.zeros(2), height_m=None), foot[hangs, :2], yaw[hangs], foot[hangs, 2], foot[hangs, :2])[:, :3, :3]
+            self.pose[hangs, :3, :3] = footed(
+                Relief(origin_m=np.zeros(2), height_m=None),
+                foot[hangs, :2],
+                yaw[hangs],
+                foot[hangs, 2],
+                foot[hangs, :2],
+            )[:, :3, :3]
 
     def near(self, point_m: F64, radius_m: float) -> I64:
         """Rows within a radius."""
@@ -94,7 +100,13 @@ class StandingActors:
 
 
 def actor_states(
-    time_ns: int, moving: Stretch, standing: StandingActors, near_m: F64, radius_m: float, table: ModelTable, relief: Relief
+    time_ns: int,
+    moving: Stretch,
+    standing: StandingActors,
+    near_m: F64,
+    radius_m: float,
+    table: ModelTable,
+    relief: Relief,
 ) -> ActorStates:
     """All actors within a radius of a point: those that move first, each group by rising id."""
     state, rate = moving.at(time_ns)

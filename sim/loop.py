@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.core.messages import Signal
 from perception.core.results import PerceptionResult
 from sim.ego import VehicleSpec, VehicleState, drive, footprint, state_from_pose
 from sim.obstacles import Obstacles
 from sim.path import Path, speed_profile
-from sim.right_of_way import Junction, junctions_on
+from sim.right_of_way import junctions_on
 from sim.scenario import StartConfig
 from sim.situation import Ahead, Driver, Heard, Situation
 from sim.world import World

@@ -17,7 +17,7 @@ Mask = NDArray[np.bool_]
 TIMES_S = np.array([0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5, 6.0])
 CHOICES_MPS2 = np.array([2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0, -8.0])
 SIGHT_M = 90.0
-SIDE_MARGIN_M = 0.35
+SIDE_MARGIN_M, STANDING_MARGIN_M = 0.35, 0.2
 LINE_GAP_M = 1.0
 """Where it stops before a stop line."""
 COMFORT_STOP_MPS2 = 3.0
@@ -49,7 +49,9 @@ class OracleDriver:
         )
         acceleration = min(acceleration, _behind_leaders(situation, others, taken, stations, heading, is_leader))
         acceleration = min(acceleration, _before_line(situation))
-        crossing = _crossing(situation, others, taken, ~is_leader & _is_seen(situation, others))
+        # Who stands is in the way as a leader or not at all: braking beside a parked car helps nobody.
+        comes = ~is_leader & (others.speed_mps > STANDING_MPS) & _is_seen(situation, others)
+        crossing = _crossing(situation, others, taken, comes)
         acceleration = _clear_of(crossing, stations, acceleration, situation)
         steer = steer_along(situation.path, situation.s_m, situation.offset_m, state, spec)
         return DriveTarget(steer_rad=steer, acceleration_mps2=acceleration)
@@ -60,7 +62,7 @@ def _taken(situation: Situation, others: Obstacles, line: F64, stations: F64) ->
     radius = situation.spec.width_m / 2 + SIDE_MARGIN_M
     taken = np.empty((len(others), len(TIMES_S), len(stations)), dtype=bool)
     moves = others.speed_mps > STANDING_MPS
-    taken[~moves] = others.rows(~moves).occupied(line, radius, TIMES_S[:1])
+    taken[~moves] = others.rows(~moves).occupied(line, radius - SIDE_MARGIN_M + STANDING_MARGIN_M, TIMES_S[:1])
     movers = others.rows(moves)
     is_along, keeping = _lane_keepers(situation, movers, stations)
     turning = movers.occupied(line, radius, TIMES_S)
@@ -70,7 +72,7 @@ def _taken(situation: Situation, others: Obstacles, line: F64, stations: F64) ->
 
 
 def _lane_keepers(situation: Situation, others: Obstacles, stations: F64) -> tuple[Mask, Mask]:
-    """Who drives along the path (K,), and their prediction (K, T, J) in the path's coordinates: it bends with the road."""
+    """Who drives along the path (K,), and their prediction (K, T, J) in its coordinates: it bends with the road."""
     path = situation.path
     s, offset = path.project(others.center_m, situation.s_m, SIGHT_M)
     _, heading, _ = path.at(s)

@@ -1,5 +1,6 @@
 """The ego's route: edges drawn at random, the lanes that lead along them, one smooth line with limits and signals."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -190,7 +191,7 @@ def _choose_lanes(net: RoadMap, edges: Sequence[str]) -> list[tuple[int, int]]:
     first = [lane.index for lane in net.edges[edges[0]].of(LaneKind.DRIVE)]
     costs = {lane: 0.1 * rank for rank, lane in enumerate(first)}
     back: list[dict[int, tuple[int, int]]] = []
-    for name, after in zip(edges, edges[1:], strict=False):
+    for name, after in itertools.pairwise(edges):
         length = net.edges[name].lanes[0].length_m
         found: dict[int, tuple[float, int, int]] = {}
         for lane in net.edges[name].of(LaneKind.DRIVE):
@@ -206,13 +207,11 @@ def _choose_lanes(net: RoadMap, edges: Sequence[str]) -> list[tuple[int, int]]:
             raise ConfigError(f"map {net.name}: edges {name} and {after} are not connected for cars")
         costs = {lane: value[0] for lane, value in found.items()}
         back.append({lane: value[1:] for lane, value in found.items()})
-    lane = min(costs, key=lambda index: (costs[index], index))
-    chosen = [(lane, lane)]
+    at = min(costs, key=lambda index: (costs[index], index))
+    chosen = [(at, at)]
     for step in reversed(back):
-        enter, leave = step[lane]
-        chosen[-1] = (lane, chosen[-1][1])
-        chosen.append((enter, leave))
-        lane = enter
+        chosen.append(step[at])
+        at = step[at][0]
     return chosen[::-1]
 
 

@@ -1,12 +1,10 @@
 """Settings of a simulated world. Frozen; an unknown field or a value outside its range is an error that names it."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Field, PositiveFloat, ValidationError
+from pydantic import Field, PositiveFloat
 
 from perception.config.schema import Settings
-from perception.core.errors import ConfigError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=500)]
@@ -66,25 +64,3 @@ class WorldSettings(Settings):
     """Actors further from the ego are not handed to sensors."""
     history_s: Annotated[float, Field(ge=2, le=60)] = 4.0
     """States are kept this long."""
-
-
-def world_settings(values: Mapping[str, Any]) -> WorldSettings:
-    """Check a mapping as YAML gives it. Raises ConfigError naming each wrong field and the values it may have."""
-    try:
-        return WorldSettings.model_validate(dict(values))
-    except ValidationError as error:
-        lines = []
-        for item in error.errors():
-            field = ".".join(str(part) for part in item["loc"])
-            if item["type"] == "extra_forbidden":
-                lines.append(f"world.{field}: unknown field; known are {', '.join(_fields_at(item['loc'][:-1]))}")
-            else:
-                lines.append(f"world.{field}: {item['msg']}, got {item['input']!r}")
-        raise ConfigError("; ".join(lines)) from error
-
-
-def _fields_at(path: tuple[int | str, ...]) -> list[str]:
-    model: type[Any] = WorldSettings
-    for part in path:
-        model = model.model_fields[str(part)].annotation
-    return sorted(model.model_fields)

@@ -19,8 +19,10 @@ I64 = NDArray[np.int64]
 
 PERSON_AXLE_M = 0.3
 """A walker turns as if towed on so short a bar."""
-WALKER_MPS = 2.2
-"""SUMO shifts walkers sideways at once where pavements meet; nobody is shown faster than this."""
+SURPRISE_MPS = (1.5, 0.8)
+"""Change of speed from one step to the next that no vehicle, no walker makes: SUMO has shifted it."""
+RECOVERY_HZ = 2.5
+"""Natural frequency, in radians a second, with which a shifted body returns to where SUMO has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,8 +44,10 @@ class Dragger:
         actors = [pool.actors[entry.model] for entry in fleet]
         self._pavement_m = pavement_m
         self._model = np.array([names[entry.model] for entry in fleet])
-        self._reach_m = WALKER_MPS * step_s
-        self._is_person = is_person = np.array([entry.vehicle_class == "pedestrian" for entry in fleet])
+        is_person = np.array([entry.vehicle_class == "pedestrian" for entry in fleet])
+        self._surprise_mps = np.where(is_person, SURPRISE_MPS[1], SURPRISE_MPS[0])
+        self._step_s = step_s
+        self._steadied = Steadied.nothing()
         self._front = np.where(is_person, 0.0, [actor.length_m / 2 for actor in actors])
         self._axle = np.where(is_person, PERSON_AXLE_M, self._front - [actor.rear_axle_m for actor in actors])
         self._hitch = np.array([actor.hitch_m or 0.0 for actor in actors])
@@ -56,7 +60,10 @@ class Dragger:
 
     def knot(self, frame: TrafficFrame) -> Knot:
         """Where bodies are after one more step."""
-        kind, front = frame.fleet, self._unhurried(frame)
+        kind = frame.fleet
+        limit = self._surprise_mps[kind] * self._step_s
+        self._steadied = self._steadied.moved(frame.actor_id, frame.front_m, limit, self._step_s)
+        front = frame.front_m + self._steadied.offset_m
         self._bodies = self._bodies.pulled(frame.actor_id, front, frame.yaw_rad, self._axle[kind])
         yaw = self._bodies.yaw_rad
         heading = np.stack([np.cos(yaw), np.sin(yaw)], axis=1)
@@ -78,15 +85,48 @@ class Dragger:
             state=np.concatenate([state, trailer_state])[order],
         )
 
-    def _unhurried(self, frame: TrafficFrame) -> F64:
-        """The points to follow (K, 2): for walkers no further from where they were than they can walk."""
-        row, is_known = match(frame.actor_id, self._bodies.actor_id)
-        held = np.flatnonzero(is_known & self._is_person[frame.fleet])
-        front, before = frame.front_m.copy(), self._bodies.pull_m[row[held]]
-        way = front[held] - before
-        length = np.maximum(np.linalg.norm(way, axis=1, keepdims=True), 1e-9)
-        front[held] = before + way * np.minimum(1.0, self._reach_m / length)
-        return front
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Steadied:
+    """Points without SUMO's jumps, by rising id: it shifts bodies where lanes of unequal length run beside each other.
+
+    A jump becomes an offset (K, 2) from the raw point, which then fades like a critically damped spring. trusted_m is
+    the last step that was no jump, last_m the last step; a step like the one before is a change of speed, no jump.
+    """
+
+    actor_id: I64
+    raw_m: F64
+    trusted_m: F64
+    last_m: F64
+    offset_m: F64
+    rate_mps: F64
+
+    @classmethod
+    def nothing(cls) -> "Steadied":
+        empty = np.zeros((0, 2))
+        ids = np.zeros(0, dtype=np.int64)
+        return cls(actor_id=ids, raw_m=empty, trusted_m=empty, last_m=empty, offset_m=empty, rate_mps=empty)
+
+    def moved(self, actor_id: I64, raw_m: F64, limit_m: F64, step_s: float) -> "Steadied":
+        """After one more step. limit_m: (K,) difference between steps that makes a jump."""
+        row, is_known = match(actor_id, self.actor_id)
+        known = np.flatnonzero(is_known)
+        old = row[known]
+        trusted, last, offset, rate = (np.full_like(raw_m, np.nan) for _ in range(4))
+        offset[:], rate[:] = 0.0, 0.0
+        step = raw_m[known] - self.raw_m[old]
+        surprise = step - self.trusted_m[old]
+        is_new = np.isnan(surprise[:, 0])
+        is_jump = np.linalg.norm(surprise, axis=1) > limit_m[known]
+        is_jump &= np.linalg.norm(step - self.last_m[old], axis=1) > limit_m[known]
+        is_jump &= ~is_new
+        trusted[known] = np.where(is_jump[:, None], self.trusted_m[old], step)
+        last[known] = step
+        start = self.offset_m[old] - np.where(is_jump[:, None], surprise, 0.0)
+        pull = -2 * RECOVERY_HZ * self.rate_mps[old] - RECOVERY_HZ**2 * start
+        rate[known] = self.rate_mps[old] + pull * step_s
+        offset[known] = start + rate[known] * step_s
+        return Steadied(actor_id=actor_id, raw_m=raw_m, trusted_m=trusted, last_m=last, offset_m=offset, rate_mps=rate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -100,7 +140,9 @@ class Dragged:
 
     @classmethod
     def nothing(cls) -> "Dragged":
-        return cls(actor_id=np.zeros(0, dtype=np.int64), pull_m=np.zeros((0, 2)), yaw_rad=np.zeros(0), way_m=np.zeros(0))
+        return cls(
+            actor_id=np.zeros(0, dtype=np.int64), pull_m=np.zeros((0, 2)), yaw_rad=np.zeros(0), way_m=np.zeros(0)
+        )
 
     def pulled(self, actor_id: I64, pull_m: F64, first_yaw_rad: F64, axle_m: F64) -> "Dragged":
         """After the points have moved to `pull_m`, the axle `axle_m` behind; newcomers start at `first_yaw_rad`."""

@@ -17,6 +17,11 @@ from sim.maps.net import LaneKind
 from sim.traffic_demand import random_route, types_of, usable_edges, vehicle_types_xml
 from sim.traffic_types import EGO, StepRequest, TrafficFrame, TrafficPlan
 
+SUMO_OPTIONS = (
+    "--lateral-resolution=0.8", "--collision.action=none", "--time-to-teleport=90", "--ignore-junction-blocker=20",
+    "--no-warnings", "--no-step-log", "--xml-validation=never", "--max-depart-delay=150",
+    "--pedestrian.striping.dawdling=0.3", "--default.speeddev=0.1",
+)  # fmt: skip
 ROUTE_EDGES = 20
 CHECK_EVERY = 20
 MAX_STEP_M = 12.0
@@ -61,12 +66,8 @@ class Simulation:
         self._usable = {name: usable_edges(plan.net, name) for name in plan.counts}
         types = folder / "types.add.xml"
         types.write_text(vehicle_types_xml(plan))
-        sumo.start([
-            "sumo", "-n", str(plan.net.path), "-a", str(types), "--seed", str(plan.seed), "--step-length", str(plan.step_s),
-            "--lateral-resolution", "0.8", "--collision.action", "none", "--time-to-teleport", "90",
-            "--ignore-junction-blocker", "20", "--no-warnings", "true", "--no-step-log", "true", "--xml-validation", "never",
-            "--max-depart-delay", "150", "--pedestrian.striping.dawdling", "0.3", "--default.speeddev", "0.1",
-        ])  # fmt: skip
+        inputs = ["sumo", "-n", str(plan.net.path), "-a", str(types), "--seed", str(plan.seed)]
+        sumo.start([*inputs, "--step-length", str(plan.step_s), *SUMO_OPTIONS])
         self._fill(hidden=False)
         for _ in range(round(plan.warmup_s / plan.step_s)):
             self._advance()
@@ -92,14 +93,17 @@ class Simulation:
             self._fill(hidden=True)
 
     def _frame(self) -> TrafficFrame:
-        rows: list[tuple[int, int, float, float, float, bool]] = []
         vehicle, person = self._sumo.vehicle, self._sumo.person
-        for name in vehicle.getIDList():
-            if name != EGO:
-                rows.append(self._row(name, vehicle.getPosition(name), vehicle.getAngle(name), False))
+        rows = [
+            self._row(name, vehicle.getPosition(name), vehicle.getAngle(name), False)
+            for name in vehicle.getIDList()
+            if name != EGO
+        ]
         for name in person.getIDList():
-            on_road = "_c" in person.getRoadID(name)
-            rows.append(self._row(name, person.getPosition(name), person.getAngle(name), not on_road))
+            edge = person.getRoadID(name)
+            # Crossings are called :junction_c0; everything else that walkers use is raised.
+            is_raised = not (edge[0] == ":" and edge.rpartition("_")[2].startswith("c"))
+            rows.append(self._row(name, person.getPosition(name), person.getAngle(name), is_raised))
         rows.sort()
         columns: tuple[Any, ...] = tuple(zip(*rows, strict=True)) if rows else ((),) * 6
         x, y = vehicle.getPosition(EGO)
@@ -155,7 +159,9 @@ class Simulation:
             vehicle.setSpeedMode(EGO, 0)
             vehicle.setLaneChangeMode(EGO, 0)
         try:
-            vehicle.moveToXY(EGO, "", -1, x_m, y_m, angle=90 - math.degrees(yaw_rad), keepRoute=2, matchThreshold=EGO_OFF_ROAD_M)
+            vehicle.moveToXY(
+                EGO, "", -1, x_m, y_m, angle=90 - math.degrees(yaw_rad), keepRoute=2, matchThreshold=EGO_OFF_ROAD_M
+            )
             vehicle.setSpeed(EGO, speed_mps)
         except self._sumo.TraCIException:
             # Far from any road nobody can meet it; it comes back with the next position near one.
@@ -163,14 +169,14 @@ class Simulation:
 
     def _fill(self, *, hidden: bool) -> None:
         """Bring each class back to its count; during the run only out of the ego's sight."""
-        present = {name: 0 for name in self._wanted}
+        present = dict.fromkeys(self._wanted, 0)
         alive = {*self._sumo.vehicle.getLoadedIDList(), *self._sumo.person.getIDList()}
         for name in list(self._classes):
             if name in alive:
                 present[self._classes[name]] += 1
             else:
                 for table in (self._classes, self._public, self._fleet, self._last):
-                    table.pop(name, None)  # type: ignore[attr-defined]
+                    table.pop(name, None)
         for vehicle_class, wanted in self._wanted.items():
             for _ in range(wanted - present[vehicle_class]):
                 self._insert(vehicle_class, hidden)
@@ -197,7 +203,9 @@ class Simulation:
 
     def _is_hidden(self, edge: str) -> bool:
         shape = self._plan.net.edges[edge].lanes[0].shape_m
-        return bool(np.all(np.hypot(shape[:, 0] - self._ego_at[0], shape[:, 1] - self._ego_at[1]) > self._plan.hidden_m))
+        return bool(
+            np.all(np.hypot(shape[:, 0] - self._ego_at[0], shape[:, 1] - self._ego_at[1]) > self._plan.hidden_m)
+        )
 
     def _extend_route(self, name: str) -> None:
         vehicle = self._sumo.vehicle

@@ -39,8 +39,8 @@ class FleetType:
 class TrafficPlan:
     """Everything the process needs to begin. ego_edges: its route; it starts at `ego_start_m` on lane `ego_lane`.
 
-    counts: how many of each vehicle class are on the road. first_id: actors are numbered from there. hidden_m: newcomers
-    appear at least so far from the ego.
+    counts: how many of each vehicle class are on the road. first_id: actors are numbered from there. hidden_m:
+    newcomers appear at least so far from the ego.
     """
 
     net: RoadMap
@@ -85,10 +85,10 @@ class StepRequest:
 def fleet_of(pool: Pool) -> tuple[FleetType, ...]:
     """A type for each model that can move; tractors take the pool's trailers in turn."""
     trailers = pool.of("trailer")
-    types = []
+    types: list[FleetType] = []
     for actor in pool.actors.values():
         if actor.kind in _CLASS_OF_KIND:
-            behind = list(trailers) if actor.kind == "tractor" else [None]
+            behind: tuple[Actor | None, ...] = trailers if actor.kind == "tractor" else (None,)
             types.extend(_type(actor, trailer) for trailer in behind)
     return tuple(types)
 

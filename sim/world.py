@@ -110,7 +110,7 @@ class World:
 
     @property
     def drivable_polygons(self) -> tuple[F64, ...]:
-        """Outlines (N, 2) of lanes and junctions, overlapping; junctions include their pavements (`drivable_at` not)."""
+        """Outlines (N, 2) of lanes and junctions, overlapping. Junctions include pavements, which `drivable_at` leaves out."""
         return drivable_polygons(self.net)
 
     def advance_to(self, time_ns: int) -> None:
@@ -212,7 +212,9 @@ class World:
         yaw = float(knot.state[2])
         velocity = rotation_from_yaw(yaw)[:2, :2].T @ knot.rate[:2]
         moved = integrate_twist(velocity, float(knot.rate[2]), ahead)
-        front = knot.state[:2] + rotation_from_yaw(yaw)[:2, :2] @ (moved[:2, :2] @ [self.settings.ego.front_m, 0] + moved[:2, 3])
+        front = knot.state[:2] + rotation_from_yaw(yaw)[:2, :2] @ (
+            moved[:2, :2] @ [self.settings.ego.front_m, 0] + moved[:2, 3]
+        )
         return float(front[0]), float(front[1]), yaw + float(knot.rate[2]) * ahead, float(np.hypot(*velocity))
 
     def _take(self, frame: TrafficFrame) -> None:

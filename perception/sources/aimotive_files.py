@@ -4,12 +4,9 @@ Layout: github.com/aimotive/aimotive_dataset. Conventions that it does not spell
 """
 
 import math
-import struct
 from pathlib import Path
 from typing import Any
 
-import laspy
-import lazrs  # type: ignore[import-untyped]
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +16,11 @@ from perception.core.errors import DriveError, PayloadError
 from perception.core.geometry import invert, is_rotation, transform_points
 from perception.core.messages import LidarSweep, RadarScan, SweepMotion
 from perception.core.rig import Modality, Sensor
-from perception.sources.payloads import finite_rows, point_offsets, read_json
+from perception.sources.laz import read_laz
+from perception.sources.payloads import finite_points, point_offsets, read_json
 
 F64 = NDArray[np.float64]
 
-MAX_POINTS = 4_000_000
-"""A sweep that claims more is broken; those of the data set have about 130,000."""
 MIN_RCS_M2 = 1e-6
 
 _MAX_INTENSITY = 255.0
@@ -114,7 +110,7 @@ def read_sweep(path: Path, sensor: Sensor, capture_ns: int, latency_ns: int) -> 
 
     Points that are not finite are left out.
     """
-    rows = finite_rows(path, _read_laz(path))
+    rows = finite_points(path, read_laz(path))
     offsets = point_offsets(path, rows[:, 4] - capture_ns)
     return LidarSweep(
         sensor=sensor.name,
@@ -125,21 +121,6 @@ def read_sweep(path: Path, sensor: Sensor, capture_ns: int, latency_ns: int) -> 
         motion=SweepMotion.RAW,
         point_offset_ns=offsets,
     )
-
-
-def _read_laz(path: Path) -> F64:
-    """(N, 5) float64: x, y, z in metres, intensity 0..255, time in nanoseconds."""
-    try:
-        with laspy.open(path, laz_backend=laspy.LazBackend.Lazrs) as reader:
-            if not 0 < reader.header.point_count <= MAX_POINTS:
-                raise PayloadError(f"{path}: holds {reader.header.point_count} points")
-            if "gps_time" not in reader.header.point_format.dimension_names:
-                raise PayloadError(f"{path}: the points have no gps_time")
-            points: Any = reader.read()
-            columns = [points.x, points.y, points.z, points.intensity, points.gps_time]
-            return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
-    except (laspy.LaspyException, lazrs.LazrsError, OSError, EOFError, ValueError, IndexError, struct.error) as error:
-        raise PayloadError(f"{path}: not a readable laz file ({error})") from error
 
 
 def read_scan(path: Path, sensor: Sensor, capture_ns: int, arrival_ns: int) -> RadarScan:

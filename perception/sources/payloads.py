@@ -20,6 +20,9 @@ T = TypeVar("T")
 MAX_POINT_OFFSET_NS = 500_000_000
 """Points further than this from the stamp of their sweep are broken; a sweep lasts 100 ms."""
 
+MAX_DISTANCE_M = 100_000.0
+"""No sensor sees so far, and no sequence leads so far from its start."""
+
 _JPEG_SIZE_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
@@ -36,11 +39,14 @@ def read_json(path: Path, kind: type[T], error: type[PerceptionError] = DriveErr
         raise error(f"{path}: not valid JSON ({cause})") from cause
 
 
-def finite_rows(path: Path, columns: NDArray[Any]) -> NDArray[Any]:
-    """The rows (M, C) of `columns` (N, C) that are finite throughout. Raises PayloadError where none is left."""
-    is_finite = np.all(np.isfinite(columns), axis=1)
+def finite_points(path: Path, columns: NDArray[Any]) -> NDArray[Any]:
+    """The rows (M, C) of `columns` (N, C), a position first, that are finite and within `MAX_DISTANCE_M`.
+
+    Raises PayloadError where none is left.
+    """
+    is_finite = np.all(np.isfinite(columns), axis=1) & np.all(np.abs(columns[:, :3]) < MAX_DISTANCE_M, axis=1)
     if not np.any(is_finite):
-        raise PayloadError(f"{path}: none of its {len(columns)} points is finite")
+        raise PayloadError(f"{path}: none of its {len(columns)} points is finite and near")
     return columns if np.all(is_finite) else columns[is_finite]
 
 

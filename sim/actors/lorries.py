@@ -4,7 +4,21 @@ import numpy as np
 
 from sim.actors.body import Body
 from sim.actors.cars import HEADLIGHT, PLATE, TAILLIGHT
-from sim.actors.solids import DARK, GLASS, INTERIOR, PLASTIC, STEEL, Color, Skin, Solid, box, ellipsoid, loft, tube, wheel
+from sim.actors.solids import (
+    DARK,
+    GLASS,
+    INTERIOR,
+    PLASTIC,
+    STEEL,
+    Color,
+    Skin,
+    Solid,
+    box,
+    ellipsoid,
+    loft,
+    tube,
+    wheel,
+)
 
 FRAME: Skin = ("metal", DARK)
 CHROME: Skin = ("metal", STEEL)
@@ -29,7 +43,10 @@ def tractor(paint: Color, rng: np.random.Generator) -> Body:
     """A tractor unit for semi-trailers, 6 m; its hitch lies a little before the rear axle."""
     length, width = 5.9 + rng.uniform(0, 0.3), 2.5
     front = length / 2
-    solids = [*_cab(front, width, 3.45 + rng.uniform(0, 0.25), 2.25, paint), box((length - 0.5, 0.85, 0.28), (-0.1, 0, 0.85), FRAME)]
+    solids = [
+        *_cab(front, width, 3.45 + rng.uniform(0, 0.25), 2.25, paint),
+        box((length - 0.5, 0.85, 0.28), (-0.1, 0, 0.85), FRAME),
+    ]
     solids.append(box((0.9, 0.8, 0.12), (-front + 1.7, 0, 1.05), CHROME))
     solids.extend(_rear(-front + 0.1, 2.3, 0.75))
     for side in (1, -1):
@@ -50,7 +67,9 @@ def semi_trailer(cargo: Color, material: str, rng: np.random.Generator) -> Body:
     if material == "tarpaulin":
         for x in np.linspace(-front + 1.2, front - 1.2, 6):
             for side in (1, -1):
-                solids.append(box((0.08, 0.03, height - 1.4), (x, side * (width / 2 + 0.01), (height + 1.3) / 2), CHROME))
+                solids.append(
+                    box((0.08, 0.03, height - 1.4), (x, side * (width / 2 + 0.01), (height + 1.3) / 2), CHROME)
+                )
     solids.extend(_rear(-front, width, 0.85))
     for side in (1, -1):
         solids.append(box((3.2, 0.05, 0.5), (front - 5.4, side * 1.2, 0.75), PLASTIC))
@@ -68,7 +87,13 @@ def bus(paint: Color, rng: np.random.Generator) -> Body:
     skin: Skin = ("car_paint", paint)
     cuts = np.linspace(0.0, 1.0, 15)
     rings = []
-    for z, half, inset in ((0.35, w, 0.0), (1.15, w, 0.0), (2.45, w, 0.06), (2.85, w - 0.04, 0.10), (height, w - 0.3, 0.4)):
+    for z, half, inset in (
+        (0.35, w, 0.0),
+        (1.15, w, 0.0),
+        (2.45, w, 0.06),
+        (2.85, w - 0.04, 0.10),
+        (height, w - 0.3, 0.4),
+    ):
         xs = front - inset - (length - 2 * inset) * cuts
         right = [(x, -half, z) for x in xs]
         rings.append([*right, *((x, half, z) for x in xs[::-1])])
@@ -151,9 +176,24 @@ def _cab(front_m: float, width_m: float, top_m: float, length_m: float, paint: C
     skin: Skin = ("car_paint", paint)
     w, rear = width_m / 2, front_m - length_m
     rings = []
-    for z, front, half in ((0.4, 0.0, w), (1.55, 0.0, w), (2.45, 0.14, w * 0.98), (top_m - 0.2, 0.22, w * 0.97), (top_m, 0.6, w * 0.88)):
+    for z, front, half in (
+        (0.4, 0.0, w),
+        (1.55, 0.0, w),
+        (2.45, 0.14, w * 0.98),
+        (top_m - 0.2, 0.22, w * 0.97),
+        (top_m, 0.6, w * 0.88),
+    ):
         xs = (front_m - front, front_m - front - (length_m - front) * 0.55, rear)
-        rings.append([(xs[0], -half, z), (xs[1], -half, z), (xs[2], -half, z), (xs[2], half, z), (xs[1], half, z), (xs[0], half, z)])
+        rings.append(
+            [
+                (xs[0], -half, z),
+                (xs[1], -half, z),
+                (xs[2], -half, z),
+                (xs[2], half, z),
+                (xs[1], half, z),
+                (xs[0], half, z),
+            ]
+        )
     window = [GLASS, skin, skin, skin, GLASS, GLASS]
     solids = [loft(np.array(rings), [[skin] * 6, window, [skin] * 6, [skin] * 6], start=FRAME, end=skin)]
     solids.append(box((0.06, width_m * 0.7, 0.5), (front_m + 0.01, 0, 1.15), PLASTIC))
@@ -169,7 +209,11 @@ def _cab(front_m: float, width_m: float, top_m: float, length_m: float, paint: C
 def _rear(x_m: float, width_m: float, z_m: float) -> list[Solid]:
     """Lights, plate and bar at the rear end."""
     lamps = [box((0.08, 0.42, 0.16), (x_m - 0.02, side * (width_m / 2 - 0.3), z_m), TAILLIGHT) for side in (1, -1)]
-    return [*lamps, box((0.03, 0.5, 0.11), (x_m - 0.03, 0, z_m), PLATE), box((0.1, width_m * 0.9, 0.12), (x_m + 0.1, 0, z_m - 0.25), FRAME)]
+    return [
+        *lamps,
+        box((0.03, 0.5, 0.11), (x_m - 0.03, 0, z_m), PLATE),
+        box((0.1, width_m * 0.9, 0.12), (x_m + 0.1, 0, z_m - 0.25), FRAME),
+    ]
 
 
 def _axle(x_m: float, width_m: float, radius_m: float) -> list[Solid]:

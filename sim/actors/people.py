@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.actors.body import Body
 from sim.actors.solids import DARK, Color, Skin, Solid, box, ellipsoid, loft, tube
+
+F64 = NDArray[np.float64]
 
 GAIT_PHASES = 8
 """Phases of a stride of two steps; one more after them shows the person standing."""
@@ -84,9 +87,15 @@ def figure(person: Person, pose: Pose) -> list[Solid]:
     return [*fixed, *(part.turned((0, pose.lean, 0)) for part in [*trunk, *arms])]
 
 
-def _trunk_rings(h: float, b: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _trunk_rings(h: float, b: float) -> F64:
     angle = 2 * np.pi * np.arange(8) / 8
-    sizes = ((-0.03, 0.060, 0.088), (0.05, 0.060, 0.085), (0.18, 0.070, 0.108), (0.26, 0.066, 0.118), (0.30, 0.035, 0.06))
+    sizes = (
+        (-0.03, 0.060, 0.088),
+        (0.05, 0.060, 0.085),
+        (0.18, 0.070, 0.108),
+        (0.26, 0.066, 0.118),
+        (0.30, 0.035, 0.06),
+    )
     rings = [
         [(np.cos(a) * x * h * b, np.sin(a) * y * h * b, z * h) for a in angle]
         for z, x, y in sizes
@@ -121,7 +130,7 @@ def _arm(h: float, y: float, shoulder: float, elbow: float, coat: Skin, skin: Sk
     return [upper, lower, tube(wrist, hand, (0.022 * h, 0.016 * h), skin, 5)]
 
 
-def _disc(center: np.ndarray[tuple[int, ...], np.dtype[np.float64]], radius: float) -> list[tuple[float, ...]]:
+def _disc(center: F64, radius: float) -> list[tuple[float, ...]]:
     angle = 2 * np.pi * np.arange(6) / 6
     return [tuple(center + radius * np.array([np.cos(a), np.sin(a), 0.0])) for a in angle]
 

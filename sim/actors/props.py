@@ -20,7 +20,10 @@ def traffic_cone(height_m: float) -> Body:
     """An orange cone with two white bands on a black foot."""
     levels, radii = np.array([0.04, 0.40, 0.55, 0.68, 0.80, 1.0]), np.array([0.20, 0.125, 0.10, 0.08, 0.06, 0.03])
     angle = 2 * np.pi * np.arange(10) / 10
-    rings = [[(np.cos(a) * r * height_m, np.sin(a) * r * height_m, z * height_m) for a in angle] for z, r in zip(levels, radii, strict=True)]
+    rings = [
+        [(np.cos(a) * r * height_m, np.sin(a) * r * height_m, z * height_m) for a in angle]
+        for z, r in zip(levels, radii, strict=True)
+    ]
     bands = [ORANGE, WHITE_BAND, ORANGE, WHITE_BAND, ORANGE]
     cone = loft(np.array(rings), [[band] * 10 for band in bands])
     foot = box((0.52 * height_m, 0.52 * height_m, 0.05 * height_m), (0, 0, 0.025 * height_m), ("tyre", BLACK))

@@ -53,7 +53,9 @@ def volume_m3(vertices_m: NDArray[np.floating], triangles: NDArray[np.integer]) 
     return float(np.sum(a * np.cross(b, c)) / 6)
 
 
-def loft(rings_m: F64, skins: Skin | Sequence[Sequence[Skin]], start: Skin | None = None, end: Skin | None = None) -> Solid:
+def loft(
+    rings_m: F64, skins: Skin | Sequence[Sequence[Skin]], start: Skin | None = None, end: Skin | None = None
+) -> Solid:
     """Skin over rings (S, M, 3) with convex ends. skins: one for all, or one by interval (S - 1) and side (M).
 
     The ends take `start` and `end`, else the skin of the first side.
@@ -124,7 +126,7 @@ def wheel(x_m: float, y_m: float, radius_m: float, width_m: float, sides: int = 
     half = np.array([0.0, width_m / 2, 0.0])
     tyre = tube(middle - half, middle + half, (radius_m, radius_m), TYRE, sides)
     face = middle + out * half
-    rim = tube(face - (0, out * 0.02, 0), face + (0, out * 0.012, 0), (radius_m * 0.62, radius_m * 0.55), RIM, 8)
+    rim = tube(face - (0, out * 0.02, 0), face + np.array([0.0, out * 0.012, 0.0]), (radius_m * 0.62, radius_m * 0.55), RIM, 8)
     return [tyre, rim]
 
 

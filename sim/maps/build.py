@@ -20,9 +20,7 @@ CROSSINGS = ("--crossings.guess", "--crossings.guess.speed-threshold=15")
 RESIDENTIAL = Street(kind="residential", speed_mps=8.33, sidewalk_m=2.5, parking=True, priority=2)
 TOWN = Street(kind="town", speed_mps=13.89, sidewalk_m=3.0, parking=True, priority=4)
 AVENUE = Street(kind="avenue", lanes=2, speed_mps=13.89, lane_width_m=3.3, sidewalk_m=3.5, priority=6)
-ARTERIAL = Street(
-    kind="arterial", lanes=2, speed_mps=13.89, lane_width_m=3.3, sidewalk_m=3.5, bus=True, priority=8
-)
+ARTERIAL = Street(kind="arterial", lanes=2, speed_mps=13.89, lane_width_m=3.3, sidewalk_m=3.5, bus=True, priority=8)
 RURAL = Street(kind="rural", speed_mps=22.22, lane_width_m=3.5, priority=5)
 LANE = Street(kind="rural", speed_mps=16.67, lane_width_m=3.2, priority=3)
 MOTORWAY = Street(kind="motorway", lanes=3, speed_mps=33.33, lane_width_m=3.75, bicycles=False, priority=10)
@@ -114,13 +112,20 @@ def motorway() -> tuple[PlainNet, tuple[str, ...]]:
         out = 1.0 if side == "o" else -1.0
         # Leaves before the middle of the south side (node 5) as a fourth lane, comes back after it (node 0).
         points = [(0.92 + 0.16 * m / 32) % 1.0 for m in range(1, 32)]
-        away = [oval(s if step > 0 else 1 - s, offset + out * (11.3 + 36 * _swell(m / 32))) for m, s in enumerate(points, 1)]
+        away = [
+            oval(s if step > 0 else 1 - s, offset + out * (11.3 + 36 * _swell(m / 32))) for m, s in enumerate(points, 1)
+        ]
         net.node(f"{side}a", away[11])
         net.node(f"{side}b", away[19])
         net.edge(f"{side}5", f"{side}a", RAMP, away[:11])
         net.edge(f"{side}a", f"{side}b", RAMP, away[12:19])
         net.edge(f"{side}b", f"{side}0", RAMP, away[20:])
-    return net, ("--ramps.guess", "--ramps.ramp-length=120", "--ramps.min-highway-speed=25", "--ramps.max-ramp-speed=20")
+    return net, (
+        "--ramps.guess",
+        "--ramps.ramp-length=120",
+        "--ramps.min-highway-speed=25",
+        "--ramps.max-ramp-speed=20",
+    )
 
 
 def _swell(t: float) -> float:
@@ -212,7 +217,11 @@ def rural() -> tuple[PlainNet, tuple[str, ...]]:
             for m in range(1, 24):
                 t = m / 24
                 side = sway * math.sin(2 * math.pi * t) * math.sin(math.pi * t)
-                via.append(lifted(ax + (hx - ax) * t - (hy - ay) / length * side, ay + (hy - ay) * t + (hx - ax) / length * side))
+                via.append(
+                    lifted(
+                        ax + (hx - ax) * t - (hy - ay) / length * side, ay + (hy - ay) * t + (hx - ax) / length * side
+                    )
+                )
             net.road(near, "x", LANE, via)
     return net, ()
 
@@ -254,7 +263,11 @@ def _core_of(links: set[tuple[str, str]]) -> set[tuple[str, str]]:
 
 
 def _streets(
-    nodes: dict[str, tuple[float, float]], links: list[tuple[str, str]], rng: np.random.Generator, lights: int, hilly: bool
+    nodes: dict[str, tuple[float, float]],
+    links: list[tuple[str, str]],
+    rng: np.random.Generator,
+    lights: int,
+    hilly: bool,
 ) -> PlainNet:
     net = PlainNet()
     degree = {name: sum(name in link for link in links) for name in nodes}

@@ -41,7 +41,12 @@ def _from_opendrive(path: Path) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         made = Path(folder) / "made.net.xml"
-        options = ["--opendrive.import-all-lanes", "--opendrive.curve-resolution=2", "--no-turnarounds", "--no-warnings"]
+        options = [
+            "--opendrive.import-all-lanes",
+            "--opendrive.curve-resolution=2",
+            "--no-turnarounds",
+            "--no-warnings",
+        ]
         run_tool("netconvert", [f"--opendrive-files={path}", *options, f"--output-file={made}"])
         made.replace(target)
     return target

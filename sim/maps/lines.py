@@ -9,7 +9,8 @@ F64 = NDArray[np.float64]
 def arc_lengths(line_m: F64) -> F64:
     """Length from the start to each of the points (N, 2 or more), in the plane: (N,)."""
     steps = np.linalg.norm(np.diff(line_m[:, :2], axis=0), axis=1)
-    return np.concatenate([[0.0], np.cumsum(steps)])
+    lengths: F64 = np.concatenate([[0.0], np.cumsum(steps)])
+    return lengths
 
 
 def without_doubles(line_m: F64) -> F64:
@@ -32,7 +33,7 @@ def resample(line_m: F64, step_m: float) -> F64:
 
 def normals(line_m: F64) -> F64:
     """Unit vectors (N, 2) to the left of the line at each point, mitred between its segments."""
-    tangent = np.gradient(line_m[:, :2], axis=0) if len(line_m) > 2 else np.repeat(np.diff(line_m[:, :2], axis=0), 2, 0)
+    tangent = np.empty((len(line_m), 2))
     steps = np.diff(line_m[:, :2], axis=0)
     steps = steps / np.maximum(np.linalg.norm(steps, axis=1, keepdims=True), 1e-9)
     tangent[1:-1] = steps[:-1] + steps[1:]

@@ -242,7 +242,9 @@ def _junctions(root: ElementTree.Element) -> dict[str, Junction]:
 def _connections(root: ElementTree.Element, edges: Mapping[str, Edge]) -> tuple[Connection, ...]:
     elements = list(root.iter("connection"))
     # A left turn that waits inside the junction has two internal lanes: the second hangs on the first one's connection.
-    onward = {f"{e.attrib['from']}_{e.attrib['fromLane']}": e.get("via") for e in elements if e.attrib["from"][0] == ":"}
+    onward = {
+        f"{e.attrib['from']}_{e.attrib['fromLane']}": e.get("via") for e in elements if e.attrib["from"][0] == ":"
+    }
     found = []
     for element in elements:
         if element.attrib["from"] not in edges or element.attrib["to"] not in edges:

@@ -75,7 +75,7 @@ class PlainNet:
         lanes = street.lane_lines()
         self.ends[name] = (start, end)
         self.edges[name] = (
-            f'<edge id={quoteattr(name)} from={quoteattr(start)} to={quoteattr(end)} type={quoteattr(street.kind)} '
+            f"<edge id={quoteattr(name)} from={quoteattr(start)} to={quoteattr(end)} type={quoteattr(street.kind)} "
             f'priority="{street.priority}" numLanes="{len(lanes)}" speed="{street.speed_mps}" '
             f'spreadType="{spread}" shape="{shape}">{"".join(lanes)}</edge>'
         )

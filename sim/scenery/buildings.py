@@ -134,15 +134,19 @@ def _windows(
     u, v = np.meshgrid(middle, base + GROUND_STOREY_M + STOREY_M * np.arange(storeys - 1) + 0.9)
     spans = [np.stack([u.ravel() - width / 2, u.ravel() + width / 2, v.ravel(), v.ravel() + height], axis=1)]
     if has_shop:
-        spans.append(np.stack([middle - 1.15, middle + 1.15, *np.full((2, columns), base + 0.5)], axis=1) + (0, 0, 0, 2.3))
+        spans.append(
+            (*np.stack([middle - 1.15, middle + 1.15, *np.full((2, columns), base + 0.5)], axis=1), 0, 0, 0, 2.3)
+        )
     else:
-        spans.append(np.stack([middle - width / 2, middle + width / 2, *np.full((2, columns), base + 1.2)], axis=1) + (0, 0, 0, height))
+        spans.append(
+            (*np.stack([middle - width / 2, middle + width / 2, *np.full((2, columns), base + 1.2)], axis=1), 0, 0, 0, height)
+        )
     rows = np.concatenate(spans)
     for out, material, color in ((0.02, "facade", ROOM), (0.05, "window", PANE)):
         patches.quads(_on_wall(a, b, rows, out), material, color)
     frames = np.concatenate([rows[:, :2] + (-FRAME_M, FRAME_M), rows[:, 2:3] - 0.12, rows[:, 2:3]], axis=1)
     patches.quads(_on_wall(a, b, frames, 0.12), "facade", (214, 212, 206))
-    door = np.array([[length / 2 - 0.55, length / 2 + 0.55, base, base + 2.2]]) + (1.35, 1.35, 0, 0)
+    door = (*np.array([[length / 2 - 0.55, length / 2 + 0.55, base, base + 2.2]]), 1.35, 1.35, 0, 0)
     if columns > 1 and not has_shop:
         patches.quads(_on_wall(a, b, door, 0.06), "facade", (84, 58, 42))
 

@@ -28,7 +28,10 @@ def _sign_parts(kind: str) -> Mesh:
     """A sign on its post, facing x."""
     parts = [tube((0, 0, -0.1), (0, 0, 2.9), (0.035, 0.035), ZINC, 6)]
     if kind == "limit":
-        parts += [tube((0.04, 0, 2.55), (0.06, 0, 2.55), (0.32, 0.32), RED, 14), tube((0.06, 0, 2.55), (0.07, 0, 2.55), (0.24, 0.24), WHITE, 14)]
+        parts += [
+            tube((0.04, 0, 2.55), (0.06, 0, 2.55), (0.32, 0.32), RED, 14),
+            tube((0.06, 0, 2.55), (0.07, 0, 2.55), (0.24, 0.24), WHITE, 14),
+        ]
     elif kind == "yield":
         for size, x, skin in ((0.42, 0.05, RED), (0.28, 0.07, WHITE)):
             corners = [(0.0, -1.0), (0.87, 0.5), (-0.87, 0.5)]
@@ -173,7 +176,11 @@ def _gantries(patches: Patches, edge: Edge, total_m: float) -> None:
     span = float(np.linalg.norm(inner.shape_m[0, :2] - line[0, :2])) + 9.0
     for at in np.arange(220.0, total_m - 60, GANTRY_EVERY_M):
         point, yaw = _beside(line, float(at), -edge.lanes[0].width_m / 2 - 3.6, turned=np.pi)
-        parts = [box((0.3, 0.3, 7.0), (0, 0, 3.5), ZINC), box((0.3, 0.3, 7.0), (0, -span, 3.5), ZINC), box((0.35, span, 0.5), (0, -span / 2, 6.8), ZINC)]
+        parts = [
+            box((0.3, 0.3, 7.0), (0, 0, 3.5), ZINC),
+            box((0.3, 0.3, 7.0), (0, -span, 3.5), ZINC),
+            box((0.35, span, 0.5), (0, -span / 2, 6.8), ZINC),
+        ]
         for k in range(len(edge.of(LaneKind.DRIVE))):
             parts.append(box((0.06, 3.0, 1.7), (0.22, -5.6 - 3.75 * k, 6.6), BLUE))
             parts.append(box((0.02, 2.0, 0.3), (0.26, -5.6 - 3.75 * k, 6.9), WHITE))

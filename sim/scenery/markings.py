@@ -115,7 +115,9 @@ def _stop_line(patches: Patches, edge: Edge) -> None:
     b = offset(left, lanes[-1].width_m / 2 - 0.1)[-1, :2]
     side = normals(right)[-1]
     back = np.array([-side[1], side[0]])
-    corners = np.array([[a + 0.5 * back + STOP_M * back, a + 0.5 * back, b + 0.5 * back, b + 0.5 * back + STOP_M * back]])
+    corners = np.array(
+        [[a + 0.5 * back + STOP_M * back, a + 0.5 * back, b + 0.5 * back, b + 0.5 * back + STOP_M * back]]
+    )
     patches.flat_quads(corners, _height(patches), "marking", WHITE)
 
 

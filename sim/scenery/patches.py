@@ -59,7 +59,9 @@ class Patches:
         first = 4 * np.arange(len(corners_m))
         triangles = np.stack([first, first + 1, first + 2, first, first + 2, first + 3], axis=1).reshape(-1, 3)
         shade = np.asarray(color)
-        self.add(corners_m.reshape(-1, 3), triangles, material, shade if shade.ndim == 1 else np.repeat(shade, 2, axis=0))
+        self.add(
+            corners_m.reshape(-1, 3), triangles, material, shade if shade.ndim == 1 else np.repeat(shade, 2, axis=0)
+        )
 
     def flat_quads(self, corners_m: F64, height_m: float, material: str, color: ArrayLike) -> None:
         """Quads (Q, 4, 2) on the ground, counter-clockwise from above."""
@@ -83,7 +85,8 @@ class Patches:
 
     def lifted(self, points_m: F64, height_m: float) -> F64:
         """Points (..., 2) on the ground plus a height: (..., 3)."""
-        return np.concatenate([points_m, (self.relief.at(points_m) + height_m)[..., None]], axis=-1)
+        lifted: F64 = np.concatenate([points_m, (self.relief.at(points_m) + height_m)[..., None]], axis=-1)
+        return lifted
 
     def mesh(self) -> Mesh:
         return Mesh(
@@ -133,7 +136,9 @@ def _is_ear(ring: F64, left: Sequence[int], k: int) -> bool:
     if _cross(b - a, c - b) <= 1e-9:
         return False
     others = ring[[index for index in left if index not in (left[k - 1], left[k], left[(k + 1) % len(left)])]]
-    inside = (_cross(b - a, others - a) > 1e-9) & (_cross(c - b, others - b) > 1e-9) & (_cross(a - c, others - c) > 1e-9)
+    inside = (
+        (_cross(b - a, others - a) > 1e-9) & (_cross(c - b, others - b) > 1e-9) & (_cross(a - c, others - c) > 1e-9)
+    )
     return not bool(np.any(inside))
 
 
@@ -152,4 +157,3 @@ def upright(points_m: F64, yaw_rad: F64, scale: F64 | float = 1.0) -> F64:
     placed[:, 2, 2], placed[:, 3, 3] = size, 1.0
     placed[:, :3, 3] = points_m
     return placed
-

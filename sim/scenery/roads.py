@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.maps.lines import offset, resample, strip_outline, without_doubles
-from sim.maps.relief import MARGIN_M
 from sim.maps.net import Edge, Lane, LaneKind, RoadMap
+from sim.maps.relief import MARGIN_M
 from sim.scenery.patches import Patches, counter_clockwise
 
 F64 = NDArray[np.float64]
@@ -90,7 +90,9 @@ def add_ground(patches: Patches, net: RoadMap, rng: np.random.Generator) -> None
     x0, y0, x1, y1 = net.bounds_m
     step = 60.0 if patches.relief.is_flat else 10.0
     xs, ys = (
-        np.concatenate([low - HORIZON_M[::-1], np.arange(low - MARGIN_M, high + MARGIN_M + step, step), high + HORIZON_M])
+        np.concatenate(
+            [low - HORIZON_M[::-1], np.arange(low - MARGIN_M, high + MARGIN_M + step, step), high + HORIZON_M]
+        )
         for low, high in ((x0, x1), (y0, y1))
     )
     grid = np.stack(np.meshgrid(xs, ys), axis=-1)

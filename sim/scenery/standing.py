@@ -64,7 +64,9 @@ def _along(line_m: F64, at_m: float, left_m: float) -> tuple[F64, float]:
     return point, float(headings(line_m)[segment])
 
 
-def _stand(model: str, point_m: F64, yaw_rad: float, foot_m: float = 0.0, attribute: str | None = None, phase: int = 0) -> Standing:
+def _stand(
+    model: str, point_m: F64, yaw_rad: float, foot_m: float = 0.0, attribute: str | None = None, phase: int = 0
+) -> Standing:
     return Standing(
         model=model,
         foot_m=(float(point_m[0]), float(point_m[1]), foot_m),
@@ -198,4 +200,3 @@ def _signals(patches: Patches, net: RoadMap) -> list[Standing]:
                 )
             )
     return found
-

@@ -92,4 +92,5 @@ class Screen:
         """An image of half the size (H/2, W/2) back to all pixels (N,)."""
         height, width = self.shape
         full: NDArray[Any] = half.repeat(2, axis=0)[:height].repeat(2, axis=1)[:, :width]
-        return full.ravel()[self.place]
+        spread: NDArray[Any] = full.ravel()[self.place]
+        return spread

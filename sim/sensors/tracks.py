@@ -52,7 +52,7 @@ class ActorTracks:
 
     @classmethod
     def sample(cls, scene: SceneView, knots_ns: I64) -> "ActorTracks":
-        """Tracks of the actors that are there at the middle knot; before it comes and after it goes, one stands still."""
+        """Tracks of the actors that are there at the middle knot; before one comes and after it goes it stands."""
         every = [scene.actors_at(int(time)) for time in knots_ns]
         middle = every[len(every) // 2]
         poses = np.stack([_poses_of(states, middle) for states in every])

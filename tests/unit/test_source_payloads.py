@@ -9,7 +9,7 @@ import pytest
 from perception.core.errors import PayloadError
 from perception.core.messages import EgoState
 from perception.sources.arrival import Pending, arrival_span, in_arrival_order
-from perception.sources.payloads import finite_rows, image_size, point_offsets
+from perception.sources.payloads import finite_points, image_size, point_offsets
 
 PATH = Path("somewhere/file")
 
@@ -28,12 +28,12 @@ def test_a_header_without_size_is_refused(data: bytes) -> None:
         image_size(PATH, data)
 
 
-def test_only_finite_rows_stay() -> None:
+def test_only_finite_points_stay() -> None:
     rows = np.array([[1.0, 2.0], [np.nan, 0.0], [0.0, np.inf], [3.0, 4.0]])
-    assert finite_rows(PATH, rows).tolist() == [[1, 2], [3, 4]]
+    assert finite_points(PATH, rows).tolist() == [[1, 2], [3, 4]]
     for none_left in (rows[1:3], rows[:0]):
         with pytest.raises(PayloadError, match="finite"):
-            finite_rows(PATH, none_left)
+            finite_points(PATH, none_left)
 
 
 def test_point_times_far_from_their_stamp_are_refused() -> None:
