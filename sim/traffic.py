@@ -28,7 +28,7 @@ class Traffic:
             raise ConfigError("traffic needs SUMO: pip install libsumo")
         self._pipe: Connection[Any, Any]
         self._pipe, theirs = Pipe()
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process runs)
         self._asked = 0
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         self._process = subprocess.Popen(

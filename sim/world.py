@@ -110,7 +110,7 @@ class World:
 
     @property
     def drivable_polygons(self) -> tuple[F64, ...]:
-        """Outlines (N, 2) of lanes and junctions, overlapping. Junctions include pavements, which `drivable_at` leaves out."""
+        """Outlines (N, 2) of lanes and junctions, overlapping. Junctions hold pavements, which `drivable_at` omits."""
         return drivable_polygons(self.net)
 
     def advance_to(self, time_ns: int) -> None:

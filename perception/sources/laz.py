@@ -1,5 +1,7 @@
-"""Point clouds in laz files. The decompressor trusts the sizes that a file states and takes the whole process down where
-they are absurd, so they are checked first.
+"""Point clouds in laz files.
+
+The decompressor trusts the sizes that a file states and takes the whole process down where they are absurd, so they are
+checked first.
 
 Formats: ASPRS LAS 1.2 to 1.4 (public header block), LASzip specification (VLR 22204, chunk table).
 """

@@ -81,9 +81,7 @@ def _thin_wheel(x_m: float, radius_m: float, width_m: float, sides: int = 14) ->
     return tube((x_m, -width_m / 2, radius_m), (x_m, width_m / 2, radius_m), (radius_m, radius_m), TYRE, sides)
 
 
-def _seated(
-    person: Person, hip: F64, lean: float, reach: float
-) -> list[Solid]:
+def _seated(person: Person, hip: F64, lean: float, reach: float) -> list[Solid]:
     """Head first, then trunk and arms of a figure bent forward over the bars."""
     parts = figure(person, Pose(shoulders=(reach, reach), elbows=(0.35, 0.35)))
     arms, trunk = parts[-6:], parts[4:-6]

@@ -46,11 +46,10 @@ def tractor(paint: Color, rng: np.random.Generator) -> Body:
     solids = [
         *_cab(front, width, 3.45 + rng.uniform(0, 0.25), 2.25, paint),
         box((length - 0.5, 0.85, 0.28), (-0.1, 0, 0.85), FRAME),
+        box((0.9, 0.8, 0.12), (-front + 1.7, 0, 1.05), CHROME),
+        *_rear(-front + 0.1, 2.3, 0.75),
+        *(tube((-front + 3.4, y, 0.65), (-front + 2.4, y, 0.65), (0.3, 0.3), CHROME, 8) for y in (1.0, -1.0)),
     ]
-    solids.append(box((0.9, 0.8, 0.12), (-front + 1.7, 0, 1.05), CHROME))
-    solids.extend(_rear(-front + 0.1, 2.3, 0.75))
-    for side in (1, -1):
-        solids.append(tube((-front + 3.4, side * 1.0, 0.65), (-front + 2.4, side * 1.0, 0.65), (0.3, 0.3), CHROME, 8))
     axles = (front - 1.4, -front + 1.15)
     solids.extend(_axle(axles[0], width, 0.5) + _axle(axles[1], width, 0.5))
     return Body(phases=(tuple(solids),), rear_axle_m=axles[1], hitch_m=-front + 1.7)
@@ -65,11 +64,9 @@ def semi_trailer(cargo: Color, material: str, rng: np.random.Generator) -> Body:
         box((length - 1.0, 0.9, 0.2), (-0.4, 0, 1.1), FRAME),
     ]
     if material == "tarpaulin":
-        for x in np.linspace(-front + 1.2, front - 1.2, 6):
-            for side in (1, -1):
-                solids.append(
-                    box((0.08, 0.03, height - 1.4), (x, side * (width / 2 + 0.01), (height + 1.3) / 2), CHROME)
-                )
+        size, out, middle = (0.08, 0.03, height - 1.4), width / 2 + 0.01, (height + 1.3) / 2
+        stakes = np.linspace(-front + 1.2, front - 1.2, 6)
+        solids.extend(box(size, (x, side * out, middle), CHROME) for x in stakes for side in (1, -1))
     solids.extend(_rear(-front, width, 0.85))
     for side in (1, -1):
         solids.append(box((3.2, 0.05, 0.5), (front - 5.4, side * 1.2, 0.75), PLASTIC))

@@ -95,7 +95,7 @@ def tube(start_m: ArrayLike, end_m: ArrayLike, radii_m: tuple[float, float], ski
 
 
 def hoop(center_m: ArrayLike, radius_m: float, width_m: float, skin: Skin, sides: int = 14) -> Solid:
-    """A standing ring about the y axis, triangular in section: a wheel that one sees through. radius_m: the outer one."""
+    """A standing ring about the y axis, triangular in section: a wheel that one sees through."""
     angle = 2 * np.pi * np.arange(sides) / sides
     spoke = np.stack([np.cos(angle), np.zeros(sides), np.sin(angle)], axis=1)
     half = np.array([0.0, width_m / 2, 0.0])
@@ -126,7 +126,9 @@ def wheel(x_m: float, y_m: float, radius_m: float, width_m: float, sides: int = 
     half = np.array([0.0, width_m / 2, 0.0])
     tyre = tube(middle - half, middle + half, (radius_m, radius_m), TYRE, sides)
     face = middle + out * half
-    rim = tube(face - (0, out * 0.02, 0), face + np.array([0.0, out * 0.012, 0.0]), (radius_m * 0.62, radius_m * 0.55), RIM, 8)
+    rim = tube(
+        face - (0, out * 0.02, 0), face + np.array([0.0, out * 0.012, 0.0]), (radius_m * 0.62, radius_m * 0.55), RIM, 8
+    )
     return [tyre, rim]
 
 

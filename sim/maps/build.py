@@ -80,19 +80,15 @@ def motorway() -> tuple[PlainNet, tuple[str, ...]]:
         r = radius + offset
         lengths = [half, math.pi * r, 2 * half, math.pi * r, half]
         s = (share % 1.0) * sum(lengths)
-        for index, length in enumerate(lengths):
-            if s <= length:
-                break
-            s -= length
-        if index == 0:
-            return (s, -r)
-        if index == 1:
-            return (half + r * math.sin(s / r), -r * math.cos(s / r))
-        if index == 2:
-            return (half - s, r)
-        if index == 3:
-            return (-half - r * math.sin(s / r), r * math.cos(s / r))
-        return (-half + s, -r)
+        part = 0
+        while s > lengths[part] and part < 4:
+            s -= lengths[part]
+            part += 1
+        straight = {0: (s, -r), 2: (half - s, r), 4: (-half + s, -r)}
+        if part in straight:
+            return straight[part]
+        side = 2 - part
+        return (side * (half + r * math.sin(s / r)), -side * r * math.cos(s / r))
 
     for side, offset, step in (("o", gap, 1), ("i", -gap, -1)):
         bend = math.pi * (radius + offset)

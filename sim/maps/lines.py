@@ -16,7 +16,8 @@ def arc_lengths(line_m: F64) -> F64:
 def without_doubles(line_m: F64) -> F64:
     """The line without points closer than a millimetre to the one before."""
     steps = np.linalg.norm(np.diff(line_m[:, :2], axis=0), axis=1)
-    return line_m[np.concatenate([[True], steps > 1e-3])]
+    kept: F64 = line_m[np.concatenate([[True], steps > 1e-3])]
+    return kept
 
 
 def at_arc(line_m: F64, arc_m: F64) -> F64:

@@ -109,7 +109,7 @@ def convert(net: PlainNet, folder: Path, target: Path, options: Sequence[str] = 
 def run_tool(name: str, arguments: Sequence[str]) -> None:
     """Run a tool of the `eclipse-sumo` package. Raises ConfigError if it is not installed or fails."""
     try:
-        import sumo
+        import sumo  # type: ignore[import-untyped]
     except ImportError as error:
         raise ConfigError(f"{name} is needed and comes with eclipse-sumo: pip install eclipse-sumo") from error
     command = [str(Path(sumo.SUMO_HOME) / "bin" / name), *arguments]

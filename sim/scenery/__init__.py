@@ -1,1 +1,1 @@
-"""Scenery grown from a map: roads, markings, pavements, buildings, trees and furniture, as one mesh; and what stands still."""
+"""Scenery grown from a map as one mesh: roads, houses, trees, furniture; and the actors that stand still in it."""

@@ -42,16 +42,20 @@ class Style:
 
 STYLES: dict[str, Style] = {
     "residential": Style(
-        width_m=(9, 15), depth_m=(8, 11), storeys=(2, 3), setback_m=(2.5, 6.0), gap_m=(3, 8), share=0.9, pitched=0.85, shops=0.05
+        width_m=(9, 15), depth_m=(8, 11), storeys=(2, 3), setback_m=(2.5, 6.0), gap_m=(3, 8),
+        share=0.9, pitched=0.85, shops=0.05,
     ),
     "town": Style(
-        width_m=(11, 20), depth_m=(9, 13), storeys=(3, 5), setback_m=(0.6, 2.0), gap_m=(0, 4), share=0.9, pitched=0.4, shops=0.45
+        width_m=(11, 20), depth_m=(9, 13), storeys=(3, 5), setback_m=(0.6, 2.0), gap_m=(0, 4),
+        share=0.9, pitched=0.4, shops=0.45,
     ),
     "avenue": Style(
-        width_m=(14, 26), depth_m=(11, 15), storeys=(4, 7), setback_m=(1.8, 3.0), gap_m=(0, 5), share=0.9, pitched=0.15, shops=0.7
+        width_m=(14, 26), depth_m=(11, 15), storeys=(4, 7), setback_m=(1.8, 3.0), gap_m=(0, 5),
+        share=0.9, pitched=0.15, shops=0.7,
     ),
     "rural": Style(
-        width_m=(9, 16), depth_m=(8, 12), storeys=(1, 2), setback_m=(9, 25), gap_m=(40, 160), share=0.5, pitched=1.0, shops=0.0
+        width_m=(9, 16), depth_m=(8, 12), storeys=(1, 2), setback_m=(9, 25), gap_m=(40, 160),
+        share=0.5, pitched=1.0, shops=0.0,
     ),
 }  # fmt: skip
 
@@ -132,21 +136,16 @@ def _windows(
     width, height = float(rng.uniform(1.1, 1.5)), float(rng.uniform(1.4, 1.8))
     middle = length * (np.arange(columns) + 0.5) / columns
     u, v = np.meshgrid(middle, base + GROUND_STOREY_M + STOREY_M * np.arange(storeys - 1) + 0.9)
-    spans = [np.stack([u.ravel() - width / 2, u.ravel() + width / 2, v.ravel(), v.ravel() + height], axis=1)]
-    if has_shop:
-        spans.append(
-            (*np.stack([middle - 1.15, middle + 1.15, *np.full((2, columns), base + 0.5)], axis=1), 0, 0, 0, 2.3)
-        )
-    else:
-        spans.append(
-            (*np.stack([middle - width / 2, middle + width / 2, *np.full((2, columns), base + 1.2)], axis=1), 0, 0, 0, height)
-        )
-    rows = np.concatenate(spans)
+    panes = np.stack([u.ravel() - width / 2, u.ravel() + width / 2, v.ravel(), v.ravel() + height], axis=1)
+    half, sill, tall = (1.15, 0.5, 2.3) if has_shop else (width / 2, 1.2, height)
+    ground = np.full(columns, base + sill)
+    below = np.stack([middle - half, middle + half, ground, ground + tall], axis=1)
+    rows = np.concatenate([panes, below])
     for out, material, color in ((0.02, "facade", ROOM), (0.05, "window", PANE)):
         patches.quads(_on_wall(a, b, rows, out), material, color)
     frames = np.concatenate([rows[:, :2] + (-FRAME_M, FRAME_M), rows[:, 2:3] - 0.12, rows[:, 2:3]], axis=1)
     patches.quads(_on_wall(a, b, frames, 0.12), "facade", (214, 212, 206))
-    door = (*np.array([[length / 2 - 0.55, length / 2 + 0.55, base, base + 2.2]]), 1.35, 1.35, 0, 0)
+    door = np.array([[length / 2 + 0.80, length / 2 + 1.90, base, base + 2.2]])
     if columns > 1 and not has_shop:
         patches.quads(_on_wall(a, b, door, 0.06), "facade", (84, 58, 42))
 

@@ -109,7 +109,7 @@ class Patches:
 def counter_clockwise(ring_m: F64) -> F64:
     """The ring (N, 2) without doubled points, counter-clockwise."""
     steps = np.linalg.norm(ring_m - np.roll(ring_m, 1, axis=0), axis=1)
-    ring = ring_m[steps > 1e-3]
+    ring: F64 = ring_m[steps > 1e-3]
     if len(ring) < 3:
         return ring[:0]
     x, y = ring.T

@@ -67,7 +67,7 @@ def plots_of(net: RoadMap, gap_m: float = 1.0) -> Plots:
 
 
 def rectangle(front_m: F64, along: F64, length_m: float, depth_m: float) -> F64:
-    """Corners (4, 2), counter-clockwise: the front runs from a point along a unit vector; the depth lies to its right."""
+    """Corners (4, 2), counter-clockwise: the front runs from a point along a unit vector, the depth to its right."""
     away = np.array([along[1], -along[0]])
     a, b = front_m, front_m + along * length_m
     return np.array([a, a + away * depth_m, b + away * depth_m, b])

@@ -157,9 +157,11 @@ def _site(patches: Patches, edge: Edge, plots: Plots, pool: Pool, rng: np.random
     middle = point + along * SITE_M[0] / 2 + away * SITE_M[1] * 0.58
     found = [_stand(machine, middle, yaw + float(rng.uniform(-0.4, 0.4)), foot + 0.05, "vehicle.stopped")]
     jersey = pool.of("jersey")[0]
-    for at in np.arange(jersey.width_m / 2, SITE_M[0] - jersey.width_m / 2, jersey.width_m + 0.1):
-        # A barrier's length lies along its y axis: x looks away from the road.
-        found.append(_stand(jersey.model.name, point + along * at + away * 0.4, yaw - np.pi / 2, foot + 0.05))
+    # A barrier's length lies along its y axis: x looks away from the road.
+    found.extend(
+        _stand(jersey.model.name, point + along * at + away * 0.4, yaw - np.pi / 2, foot + 0.05)
+        for at in np.arange(jersey.width_m / 2, SITE_M[0] - jersey.width_m / 2, jersey.width_m + 0.1)
+    )
     for at in (2.5, 5.0, 7.5):
         found.append(_stand(pool.of("cone")[1].model.name, point + away * at, 0.0, foot + 0.05))
         found.append(_stand(pool.of("cone")[1].model.name, point + away * at + along * SITE_M[0], 0.0, foot + 0.05))

@@ -67,9 +67,10 @@ class Mover:
     speed_mps: float = 0.0
     yaw_rate_radps: float = 0.0
 
-    def pose(self, time_ns: int) -> F64:
+    def pose(self, time_ns: int | NDArray[np.int64]) -> F64:
+        """world_SE3_actor (..., 4, 4) at times (...)."""
         start = se3_from_yaw(self.yaw_rad, (self.x_m, self.y_m, 0.0))
-        return start @ integrate_twist((self.speed_mps, 0.0), self.yaw_rate_radps, time_ns / 1e9)
+        return start @ integrate_twist((self.speed_mps, 0.0), self.yaw_rate_radps, np.asarray(time_ns) / 1e9)
 
 
 @dataclass(frozen=True, kw_only=True)

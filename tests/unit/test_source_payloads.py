@@ -29,9 +29,9 @@ def test_a_header_without_size_is_refused(data: bytes) -> None:
 
 
 def test_only_finite_points_stay() -> None:
-    rows = np.array([[1.0, 2.0], [np.nan, 0.0], [0.0, np.inf], [3.0, 4.0]])
-    assert finite_points(PATH, rows).tolist() == [[1, 2], [3, 4]]
-    for none_left in (rows[1:3], rows[:0]):
+    rows = np.array([[1.0, 2, 0], [np.nan, 0, 0], [0, np.inf, 0], [0, 0, 1e30], [3, 4, 5]])
+    assert finite_points(PATH, rows).tolist() == [[1, 2, 0], [3, 4, 5]]
+    for none_left in (rows[1:4], rows[:0]):
         with pytest.raises(PayloadError, match="finite"):
             finite_points(PATH, none_left)
 
