@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perception.core.labels import Labels
 from perception.core.messages import ROUTE_SENSOR, AnyMessage, LidarSweep, RadarScan
@@ -17,7 +18,8 @@ from sim.rig import RigSpec
 from sim.scenario import ScenarioConfig
 from sim.sensors.schedule import Event, schedule
 from sim.sensors.suite import SensorSuite
-from sim.truth import labels_at
+from sim.truth import Boxes, labels_at
+from sim.visibility import eye_of, visible_share
 
 LOOK_AHEAD_NS = 200_000_000
 """Captures that arrive within this time are rendered together once they lie in the past."""
@@ -75,11 +77,14 @@ class Lap:
                 newest[message.sensor] = message
         sweeps = [message for message in newest.values() if isinstance(message, LidarSweep)]
         scans = [message for message in newest.values() if isinstance(message, RadarScan)]
-        return labels_at(self.world, reference_ns, self._rig, sweeps, scans)
+        return labels_at(self.world, reference_ns, self._rig, sweeps, scans, look=self._look)
 
     def close(self) -> None:
         self._suite.close()
         self.world.close()
+
+    def _look(self, boxes: Boxes) -> NDArray[np.float64]:
+        return visible_share(self.world, self._suite.caster, boxes, eye_of(self._rig))
 
     def _out(self, waiting: tuple[int, int, AnyMessage]) -> AnyMessage:
         self.now_ns = waiting[0]

@@ -12,7 +12,7 @@ SIGNAL_M = 80.0
 
 
 def route_command(world: DrivenWorld, capture_ns: int, arrival_ns: int) -> RouteCommand:
-    """The command in force at `capture_ns`. distance_m: to the light's stop line where one is near, else to the turn."""
+    """The command in force at `capture_ns`. distance_m: to the light's stop line if one is near, else to the turn."""
     ego = world.ego_at(capture_ns)
     arc, route = world.ego_arc_m(capture_ns), world.route
     notice = max(NOTICE_M, NOTICE_S * float(np.hypot(*ego.velocity_mps)))

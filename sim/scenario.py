@@ -8,6 +8,7 @@ from pydantic import Field, PositiveFloat, field_validator
 from perception.config.load import load_settings
 from perception.config.paths import config_dir, find_config
 from perception.config.schema import Settings
+from sim.faults import AnyFault, FaultPlan
 from sim.maps.catalog import map_names
 from sim.settings import EgoBody, ScenerySettings, TrafficSettings, WorldSettings
 from sim.weather import WeatherConfig
@@ -46,6 +47,7 @@ class ScenarioConfig(Settings):
     scenery: ScenerySettings = ScenerySettings()
     ego: EgoBody = EgoBody()
     route_length_m: Annotated[float, Field(ge=50, le=100_000)] = 10_000.0
+    faults: tuple[AnyFault, ...] = ()
 
     @field_validator("map")
     @classmethod
@@ -53,6 +55,10 @@ class ScenarioConfig(Settings):
         if name not in map_names() and not name.endswith((".xml", ".xml.gz", ".xodr")):
             raise ValueError(f"no such map; shipped: {', '.join(map_names())}; or a .net.xml or .xodr file")
         return name
+
+    @property
+    def fault_plan(self) -> FaultPlan:
+        return FaultPlan(faults=self.faults)
 
     @property
     def world(self) -> WorldSettings:

@@ -59,7 +59,7 @@ class WorldSettings(Settings):
     scenery: ScenerySettings = ScenerySettings()
     ego: EgoBody = EgoBody()
     route_length_m: Annotated[float, Field(ge=50, le=100_000)] = 10_000.0
-    """Length of the ego's route; where SUMO drives, it stops at the end."""
+    """Length of the ego's route; where SUMO drives, the ego goes on at random beyond its end."""
     actor_radius_m: Annotated[float, Field(ge=20, le=1000)] = 150.0
     """Actors further from the ego are not handed to sensors."""
     history_s: Annotated[float, Field(ge=2, le=60)] = 4.0

@@ -13,15 +13,16 @@ from perception.core.messages import AnyMessage
 from perception.core.ports import Source
 from perception.core.results import PerceptionResult
 from perception.core.rig import SensorRig
-from sim.drivers import make_driver
 from sim.driven_world import DrivenWorld
+from sim.drivers import make_driver
 from sim.faults import FaultInjector
 from sim.lap import Lap
 from sim.logged_world import LoggedWorld, read_scenario
 from sim.loop import EgoLoop, is_off_road
-from sim.rig import load_rig
+from sim.rig import LidarConfig, load_rig
 from sim.scenario import ScenarioConfig, load_scenario
 from sim.score import RouteScore, ScoreKeeper
+from sim.sensors.schedule import schedule
 from sim.situation import Situation
 from sim.truth import drivable_raster, future_path, line_ahead
 from sim.world import World
@@ -69,6 +70,20 @@ class SimulatorSource:
     def notes(self) -> tuple[str, ...]:
         kinds = ", ".join(fault.type for fault in self.scenario.faults) or "none"
         return (f"simulated: {self.scenario.loop} loop, weather {self.scenario.weather.kind}, faults: {kinds}",)
+
+    @property
+    def span_ns(self) -> tuple[int, int] | None:
+        """Not known: faults shift arrivals."""
+        return None
+
+    @property
+    def label_times_ns(self) -> tuple[int, ...]:
+        """Captures of the first lidar, or of the first sensor where there is none."""
+        sensors = self._spec.sensors
+        first = next((sensor for sensor in sensors if isinstance(sensor, LidarConfig)), sensors[0])
+        alone = self._spec.model_copy(update={"sensors": (first,)})
+        events = schedule(alone, 0, round(self.scenario.duration_s * 1e9), self.scenario.seed)
+        return tuple(event.capture_ns for event in events if event.sensor == first.name)
 
     @property
     def world(self) -> DrivenWorld:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from sim.maps.net import LaneKind
 from sim.traffic_demand import random_route, types_of, usable_edges, vehicle_types_xml
 from sim.traffic_types import EGO, StepRequest, TrafficFrame, TrafficPlan
 
@@ -84,7 +83,8 @@ class Simulation:
         self._sumo.simulationStep()
         self._step_index += 1
         for name in self._sumo.vehicle.getIDList():
-            if name != EGO and int(name) % CHECK_EVERY == self._step_index % CHECK_EVERY:
+            # The ego too: one that arrives would be removed and have no state.
+            if (0 if name == EGO else int(name)) % CHECK_EVERY == self._step_index % CHECK_EVERY:
                 self._extend_route(name)
         for name in self._sumo.person.getIDList():
             if int(name) % CHECK_EVERY == self._step_index % CHECK_EVERY:
@@ -146,11 +146,6 @@ class Simulation:
                 break
         else:
             raise RuntimeError(f"the ego found no gap on {plan.ego_edges[0]} in {EGO_PATIENCE_S:.0f} s")
-        last = plan.net.edges[plan.ego_edges[-1]]
-        lane = last.of(LaneKind.DRIVE)[0]
-        # It must not arrive: an ego that SUMO removes has no state.
-        end = max(1.0, self._sumo.lane.getLength(lane.name) - 1.0)
-        vehicle.setStop(EGO, last.name, pos=end, laneIndex=lane.index, duration=1e9)
 
     def _place_ego(self, x_m: float, y_m: float, yaw_rad: float, speed_mps: float) -> None:
         vehicle = self._sumo.vehicle
@@ -212,10 +207,11 @@ class Simulation:
         route, index = vehicle.getRoute(name), vehicle.getRouteIndex(name)
         if index < 0 or len(route) - index > ROUTE_EDGES // 2:
             return
-        more = random_route(self._plan.net, route[-1], self._classes[name], ROUTE_EDGES, self._rng, route[-3:])
+        vehicle_class = "passenger" if name == EGO else self._classes[name]
+        more = random_route(self._plan.net, route[-1], vehicle_class, ROUTE_EDGES, self._rng, route[-3:])
         if len(more) > 1:
             vehicle.setRoute(name, [*route[index:], *more[1:]])
-            if self._classes[name] == "bus":
+            if vehicle_class == "bus":
                 self._add_bus_stop(name, more[1])
 
     def _add_bus_stop(self, name: str, edge: str) -> None:

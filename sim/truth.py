@@ -55,11 +55,13 @@ def labels_at(
     sweeps: Sequence[LidarSweep],
     scans: Sequence[RadarScan],
     range_m: float = LABEL_RANGE_M,
+    look: Callable[[Boxes], F64] | None = None,
 ) -> Labels:
     """Labels of the actors within `range_m`, with the lidar points and radar returns that these messages have on them.
 
     Points count where they lie in the box at `reference_ns` after the ego's motion was taken out of the sweep, as in
-    nuScenes; returns where they lie over the box at their own time. Actors without any are labelled too.
+    nuScenes; returns where they lie over the box at their own time. Actors without any are labelled too. look: how much
+    of each box (K,) is visible.
     """
     boxes = boxes_at(scene, reference_ns, range_m)
     ego_R_world = scene.ego_at(reference_ns).world_SE3_ego[:3, :3].T
@@ -82,6 +84,7 @@ def labels_at(
         track_id=tuple(f"actor-{actor}" for actor in boxes.states.actor_id),
         num_lidar_points=lidar,
         num_radar_points=radar,
+        visible_share=look(boxes) if look is not None else None,
     )
 
 

@@ -65,7 +65,7 @@ class World:
         self._ego = EgoTrack(round(settings.history_s * 1e9))
         self._ego_drag = Dragged.nothing()
         self._ego_frames: deque[tuple[int, F64]] = deque(maxlen=3)
-        self._arc_m: float | None = None
+        self._arc_m = self.route.start_m
         self._is_closed_loop = False
         fleet = fleet_of(pool)
         self._dragger = Dragger(fleet, pool, PAVEMENT_M, settings.traffic.step_s)

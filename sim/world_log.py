@@ -7,7 +7,8 @@ written, so what stands costs nothing. A file that was cut off reads up to its l
 
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.core.errors import DriveError
-from perception.core.geometry import quaternion_to_rotation, rotation_to_quaternion
+from perception.core.geometry import quaternion_to_rotation, rotation_from_yaw, rotation_to_quaternion, yaw_of
+from perception.core.messages import Signal
+from sim.driven_world import DrivenWorld
+from sim.ego_track import EgoKnot
 from sim.scene import ActorStates, EgoPose
 
 F64 = NDArray[np.float64]
@@ -33,17 +37,21 @@ ROW: Final = np.dtype(
         ("yaw_rate_radps", "<f4"),
     ]
 )
+EGO_ROW: Final = np.dtype([("time_ns", "<i8"), ("state", "<f8", 3), ("rate", "<f8", 3)])
+STEP_NS: Final = 100_000_000
 
 
 class Header(msgspec.Struct, frozen=True):
     """Which world the states belong to. scenario: its settings as plain data."""
 
     scenario: dict[str, Any]
-    start_ns: int
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True):
-    """Changes since the step before. rows: `ROW` records. new: model names of actors seen for the first time."""
+    """Changes since the step before. rows: `ROW` records. new: model names of actors seen for the first time.
+
+    ego: `EGO_ROW` records since the step before, this step's time the last. signal: of the next light on the route.
+    """
 
     time_ns: int
     ego: bytes
@@ -51,6 +59,17 @@ class Step(msgspec.Struct, frozen=True, array_like=True):
     gone: list[int]
     new: dict[int, str]
     lamps: dict[int, str]
+    signal: Signal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LoggedStep:
+    """One step as read back. ego: knots since the step before."""
+
+    actors: ActorStates
+    ego: tuple[EgoKnot, ...]
+    lamps: Mapping[int, str]
+    signal: Signal
 
 
 class WorldLogWriter:
@@ -66,18 +85,21 @@ class WorldLogWriter:
             raise DriveError(f"{path}: cannot write the world log: {error}") from error
         self._append(msgspec.msgpack.encode(header))
 
-    def write(self, actors: ActorStates, ego: EgoPose, lamps: Mapping[int, str]) -> None:
-        """One step: everybody's state at `ego.time_ns`, times rising."""
+    def write(
+        self, actors: ActorStates, ego: Sequence[EgoPose], lamps: Mapping[int, str], signal: Signal = Signal.UNKNOWN
+    ) -> None:
+        """One step: everybody's state at `actors.time_ns`, times rising, and the ego's on the way there."""
         rows = _pack_rows(actors)
         packed = {int(row["actor"]): row.tobytes() for row in rows}
         names = dict(zip(packed, actors.model, strict=True))
         step = Step(
-            time_ns=ego.time_ns,
+            time_ns=actors.time_ns,
             ego=_pack_ego(ego),
             rows=b"".join(data for actor, data in packed.items() if self._last.get(actor) != data),
             gone=[actor for actor in self._last if actor not in packed],
             new={actor: names[actor] for actor in packed if actor not in self._last},
             lamps=dict(lamps),
+            signal=signal,
         )
         self._last = packed
         self._append(msgspec.msgpack.encode(step))
@@ -105,7 +127,7 @@ def read_header(path: Path) -> Header:
         raise DriveError(f"{path}: the world log's header cannot be read: {error}") from error
 
 
-def read_steps(path: Path) -> Iterator[tuple[ActorStates, EgoPose, dict[int, str]]]:
+def read_steps(path: Path) -> Iterator[LoggedStep]:
     """The states of each step in order of time. Raises DriveError where a block is damaged."""
     blocks = _blocks(path)
     next(blocks, None)
@@ -122,7 +144,12 @@ def read_steps(path: Path) -> Iterator[tuple[ActorStates, EgoPose, dict[int, str
             rows.pop(actor, None)
         for row in changed:
             rows[int(row["actor"])] = row.tobytes()
-        yield _unpack_rows(step.time_ns, rows, models), _unpack_ego(step.time_ns, step.ego), step.lamps
+        yield LoggedStep(
+            actors=_unpack_rows(step.time_ns, rows, models),
+            ego=_unpack_ego(step.ego),
+            lamps=step.lamps,
+            signal=step.signal,
+        )
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
@@ -168,15 +195,51 @@ def _unpack_rows(time_ns: int, packed: Mapping[int, bytes], models: Mapping[int,
     )
 
 
-def _pack_ego(ego: EgoPose) -> bytes:
-    values = np.concatenate([ego.world_SE3_ego[:3].ravel(), ego.velocity_mps, [ego.yaw_rate_radps]])
-    return values.astype("<f8").tobytes()
+def _pack_ego(poses: Sequence[EgoPose]) -> bytes:
+    rows = np.zeros(len(poses), dtype=EGO_ROW)
+    for row, pose in zip(rows, poses, strict=True):
+        rotation = pose.world_SE3_ego[:3, :3]
+        yaw = float(yaw_of(rotation))
+        velocity = rotation_from_yaw(yaw)[:2, :2] @ pose.velocity_mps
+        row["time_ns"] = pose.time_ns
+        row["state"] = (*pose.world_SE3_ego[:2, 3], yaw)
+        row["rate"] = (*velocity, pose.yaw_rate_radps)
+    return rows.tobytes()
 
 
-def _unpack_ego(time_ns: int, data: bytes) -> EgoPose:
-    values = np.frombuffer(data, dtype="<f8")
-    pose = np.eye(4)
-    pose[:3] = values[:12].reshape(3, 4)
-    return EgoPose(
-        time_ns=time_ns, world_SE3_ego=pose, velocity_mps=values[12:14].copy(), yaw_rate_radps=float(values[14])
+def _unpack_ego(data: bytes) -> tuple[EgoKnot, ...]:
+    rows = np.frombuffer(data, dtype=EGO_ROW)
+    return tuple(
+        EgoKnot(time_ns=int(row["time_ns"]), state=row["state"].copy(), rate=row["rate"].copy()) for row in rows
     )
+
+
+class LogTap:
+    """Writes a world's states as it advances, a step every `STEP_NS`, the ego twice as often."""
+
+    def __init__(self, path: Path, scenario: dict[str, Any], world: DrivenWorld) -> None:
+        self._writer = WorldLogWriter(path, Header(scenario=scenario))
+        self._world = world
+        self._written_ns = -STEP_NS
+        self._seen_ns = 0
+
+    def write_until(self, time_ns: int) -> None:
+        """Write all whole steps up to a time that the world knows."""
+        self._seen_ns = max(self._seen_ns, time_ns)
+        while self._written_ns + STEP_NS <= time_ns:
+            self._write(self._written_ns + STEP_NS)
+
+    def close(self) -> None:
+        """Write the rest of the last step and end the file."""
+        if self._seen_ns > self._written_ns:
+            self._write(self._seen_ns)
+        self._writer.close()
+
+    def _write(self, time_ns: int) -> None:
+        world, before = self._world, max(self._written_ns, 0)
+        middle = (before + time_ns) // 2
+        knots = [world.ego_at(at) for at in sorted({middle, time_ns}) if at > self._written_ns]
+        self._writer.write(
+            world.actors_at(time_ns), knots, world.signal_lamps_at(time_ns), world.next_signal(time_ns)[0]
+        )
+        self._written_ns = time_ns

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -81,8 +81,20 @@ def _explain(model: type[BaseModel], origin: str, error: ValidationError) -> str
 
 
 def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    current: Any = model
+    """Names of the fields at a place of a pydantic error; rows of tuples and tags of unions are places of their own."""
+    models: list[Any] = [model]
     for part in location:
-        field = getattr(current, "model_fields", {}).get(part)
-        current = field.annotation if field is not None else None
-    return list(getattr(current, "model_fields", {})) if current is not None else []
+        if isinstance(part, int):
+            continue
+        below = [
+            inner for m in models if part in m.model_fields for inner in _models_in(m.model_fields[part].annotation)
+        ]
+        models = below or [m for m in models if any(get_args(f.annotation) == (part,) for f in m.model_fields.values())]
+    return sorted({name for m in models for name in m.model_fields})
+
+
+def _models_in(annotation: Any) -> list[Any]:
+    """Every model that an annotation mentions, however deep."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [inner for part in get_args(annotation) for inner in _models_in(part)]

@@ -1,6 +1,7 @@
 """Ground truth of one reference time, as arrays with one row a box."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ class Labels:
     center_m, size_m: (K, 3) float64, size as length, width, height. quaternion_wxyz: (K, 4), ego_R_box.
     velocity_mps: (K, 2) float64 over ground in ego axes, nan where not known. attribute_index: (K,) int64, -1 if none.
     track_id: K names, equal for one object throughout a drive. num_lidar_points, num_radar_points: (K,) int64,
-    -1 where not counted.
+    -1 where not counted. visible_share: (K,) float64 in 0..1, how much of each is not hidden; None where not known.
     """
 
     reference_ns: int
@@ -34,10 +35,11 @@ class Labels:
     track_id: tuple[str, ...]
     num_lidar_points: NDArray[np.int64]
     num_radar_points: NDArray[np.int64]
+    visible_share: F64 | None = None
 
     def __post_init__(self) -> None:
         k = len(self.category)
-        shapes = {
+        shapes: dict[str, tuple[NDArray[Any], tuple[int, ...]]] = {
             "class_index": (self.class_index, (k,)),
             "center_m": (self.center_m, (k, 3)),
             "size_m": (self.size_m, (k, 3)),
@@ -47,6 +49,8 @@ class Labels:
             "num_lidar_points": (self.num_lidar_points, (k,)),
             "num_radar_points": (self.num_radar_points, (k,)),
         }
+        if self.visible_share is not None:
+            shapes["visible_share"] = (self.visible_share, (k,))
         for name, (array, shape) in shapes.items():
             if array.shape != shape:
                 raise ValueError(f"labels: {name} must be {shape}, got {array.shape}")

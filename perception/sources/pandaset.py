@@ -5,9 +5,10 @@ road in its own lane lies about 0.3 m below the origin (measured; wheel-hub heig
 The origin is taken to be the middle of the rear axle; the ego frame is that, turned by 90 degrees and lowered to the
 road by a height measured on each sequence.
 
-Motion. Points lie in the world frame. Walls seen 0.7 s and 3 m apart, and by the two lidars at different times,
-coincide best as they are, and worse when moved by any share of the ego motion since their own time stamps: the points
-are compensated. A frame's stamp is the end of the Pandar64's turn; the PandarGT runs freely.
+Motion. Points lie in the world frame and are compensated: what the PandarGT sees 60 ms before or 30 ms after the
+Pandar64 lies within about 2 cm of it, where raw points would lie 12 to 24 cm off (measured on standing surfaces of 8
+frames). A frame's stamp is the end of the Pandar64's turn; the PandarGT runs freely. Moving objects lie where they were
+at their own time, and so do their cuboids.
 """
 
 from collections.abc import Callable, Iterator, Sequence

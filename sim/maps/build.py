@@ -202,23 +202,19 @@ def rural() -> tuple[PlainNet, tuple[str, ...]]:
         start, end = corners[name], corners[after] + (2 * math.pi if k == 3 else 0)
         via = [lifted(*bends(start + (end - start) * m / 48)) for m in range(1, 48)]
         net.road(name, after, RURAL, via)
-    for one, other, sway in (("e", "w", 60.0), ("n", "s", 45.0)):
-        (x0, y0), (x1, y1) = bends(corners[one]), bends(corners[other])
-        if one == "e":
-            net.node("x", lifted((x0 + x1) / 2, (y0 + y1) / 2), radius_m=10.0)
-        hx, hy = net.nodes["x"][0][:2]
-        for (ax, ay), near in (((x0, y0), one), ((x1, y1), other)):
-            length = math.hypot(hx - ax, hy - ay)
-            via = []
-            for m in range(1, 24):
-                t = m / 24
-                side = sway * math.sin(2 * math.pi * t) * math.sin(math.pi * t)
-                via.append(
-                    lifted(
-                        ax + (hx - ax) * t - (hy - ay) / length * side, ay + (hy - ay) * t + (hx - ax) / length * side
-                    )
-                )
-            net.road(near, "x", LANE, via)
+    net.node("x", lifted(20.0, 10.0), radius_m=10.0)
+    hx, hy = net.nodes["x"][0][:2]
+    for name, (dx, dy) in {"e": (110, -50), "n": (-50, 90), "w": (-110, 50), "s": (50, -90)}.items():
+        # A Bezier curve that leaves the ring at a right angle and meets the crossing with a sway.
+        (ax, ay), (bx, by) = bends(corners[name]), bends(corners[name] + 0.01)
+        reach = 130 / math.hypot(bx - ax, by - ay)
+        cx, cy = ax - (by - ay) * reach, ay + (bx - ax) * reach
+        via = []
+        for m in range(1, 28):
+            t = m / 28
+            p, q, u, v = (1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t * t * (1 - t), t**3
+            via.append(lifted(p * ax + q * cx + u * (hx + dx) + v * hx, p * ay + q * cy + u * (hy + dy) + v * hy))
+        net.road(name, "x", LANE, via)
     return net, ()
 
 

@@ -95,7 +95,9 @@ class Renderer:
         away = np.einsum("in,in->n", direction, normal) > 0
         normal[:, away] *= -1
         material = table.material[surface]
-        lit = np.where(actor >= 0, np.append(moment.lit_signal, _NO_SIGNAL)[actor], _NO_SIGNAL).astype(np.uint8)
+        street = MATERIAL_INDEX["lamp_yellow"] if self.weather.is_dark else _NO_SIGNAL
+        # The last entry answers row -1, the scenery: its lamps are street lamps.
+        lit = np.append(moment.lit_signal, np.uint8(street))[actor]
         fragments = Fragments(
             direction=direction,
             distance_m=distance,

@@ -57,7 +57,7 @@ class Daylight:
             zenith=zenith.astype(np.float32),
             horizon=horizon.astype(np.float32),
             ground=ground.astype(np.float32),
-            exposure=0.60 / max(mean, 0.13),
+            exposure=0.60 / max(mean, 0.11),
         )
 
     @property

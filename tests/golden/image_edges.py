@@ -18,6 +18,7 @@ def edge_scores(
     points_camera_m: (N, 3) in camera axes. A right projection has its best score at shift 0, index `reach`.
     """
     grey = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert grey is not None
     rows, columns = grey.shape[0] // CELL_PX, grey.shape[1] // CELL_PX
     pixels, is_visible = camera.project(points_camera_m)
     cells = np.clip((pixels[is_visible] // CELL_PX).astype(int), 0, [columns - 1, rows - 1])

@@ -100,7 +100,7 @@ def test_labels_are_in_the_ego_frame_with_velocity(folder: Path) -> None:
     assert np.allclose(labels.center_m[0], [20.3, -2.0, 0.8], atol=0.02)
     assert np.allclose(labels.size_m[0], [4.5, 2.0, 1.6])
     assert np.allclose(labels.yaw_rad[:2], [0.0, 0.5], atol=1e-9)
-    assert np.allclose(labels.velocity_mps[:2], [[CAR_SPEED_MPS, 0], [0, 0]], atol=1e-6)
+    assert np.allclose(labels.velocity_mps[:2], np.array([[CAR_SPEED_MPS, 0.0], [0.0, 0.0]]), atol=1e-6)
     assert labels.attribute_index.tolist() == [0, 6, -1]
     assert labels.track_id == ("car-0", "walker", "bird")
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from perception.core.cameras import Projection
 from perception.core.geometry import invert, transform_points
 from sim.rig import CameraConfig, IntrinsicsConfig, MountConfig, TimingConfig
 from sim.scene import EgoPose
@@ -21,11 +22,13 @@ SECOND = 1_000_000_000
 CAR = (4.4, 1.8, 1.5)
 PINHOLE = IntrinsicsConfig(fx=277.0, fy=277.0, cx=176.0, cy=50.0)
 BROWN = IntrinsicsConfig(
-    fx=277.0, fy=277.0, cx=176.0, cy=50.0, projection="brown", distortion=(-0.3, 0.1, 0.001, -0.001, -0.01)
+    fx=277.0, fy=277.0, cx=176.0, cy=50.0, projection=Projection.BROWN, distortion=(-0.3, 0.1, 0.001, -0.001, -0.01)
 )
-MEI = IntrinsicsConfig(fx=210.0, fy=210.0, cx=176.0, cy=64.0, projection="mei", distortion=(-0.04, 0.01, 0.0, 0.0), xi=1.5)
+MEI = IntrinsicsConfig(
+    fx=210.0, fy=210.0, cx=176.0, cy=64.0, projection=Projection.MEI, distortion=(-0.04, 0.01, 0.0, 0.0), xi=1.5
+)
 FISHEYE = IntrinsicsConfig(
-    fx=120.0, fy=120.0, cx=176.0, cy=64.0, projection="kannala_brandt", distortion=(0.02, -0.005, 0.0, 0.0)
+    fx=120.0, fy=120.0, cx=176.0, cy=64.0, projection=Projection.KANNALA_BRANDT, distortion=(0.02, -0.005, 0.0, 0.0)
 )
 
 
@@ -56,7 +59,7 @@ def shoot(scene: FakeScene, camera: CameraConfig, sky: Weather | None = None, se
 
 def street(**ego: float) -> FakeScene:
     movers = (
-        Mover(model="car", x_m=9.0, y_m=1.0, yaw_rad=0.3, speed_mps=10.0),
+        Mover(model="car", x_m=9.0, y_m=-2.0, yaw_rad=0.2, speed_mps=10.0),
         Mover(model="car", x_m=26.0, y_m=-6.0, yaw_rad=2.0),
     )
     start = Mover(model="ego", x_m=0.0, y_m=0.0, **ego)
@@ -89,7 +92,7 @@ def test_box_projects_onto_the_pixels_that_show_it(intrinsics: IntrinsicsConfig,
         transform_points(to_camera, surface_points(scene.movers[row].pose(SECOND), 20_000))
     )
     v, u = np.nonzero(shot.actor == row)
-    assert len(u) > 200
+    assert len(u) > 100
     for drawn, projected in ((u, pixels[is_visible, 0]), (v, pixels[is_visible, 1])):
         assert abs(drawn.min() - projected.min()) < 1.6
         assert abs(drawn.max() - projected.max()) < 1.6
@@ -116,7 +119,7 @@ def test_a_rolling_shutter_shows_each_row_at_its_own_time() -> None:
     scene = street(speed_mps=8.0, yaw_rate_radps=0.8, yaw_rad=-0.8)
     shot = shoot(scene, camera)
     to_rows = (np.arange(128) + 0.5) / 128 - 0.5
-    for row in (50, 70):
+    for row in (60, 72):
         time_ns = SECOND + round(to_rows[row] * 60e6)
         to_camera = camera_SE3_world(scene.ego_at(time_ns), camera)
         pose = scene.movers[0].pose(time_ns)

@@ -56,7 +56,9 @@ def street(ego: Mover | None = None) -> FakeScene:
     )
 
 
-def world_points(scene: FakeScene, shot: LidarShot, lidar: LidarConfig) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def world_points(
+    scene: FakeScene, shot: LidarShot, lidar: LidarConfig
+) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     """Each point in the world, by the true ego pose at its own time."""
     sweep = shot.sweep
     assert sweep.point_offset_ns is not None

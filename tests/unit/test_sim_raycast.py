@@ -78,7 +78,7 @@ def test_all_actors_at_once_equal_each_cast_in_its_own_frame(spread_ns: int) -> 
     for row, mover in enumerate(scene.movers):
         mesh = scene.models[mover.model].phases[0]
         actor_SE3_world = invert(mover.pose(times))
-        origin = np.broadcast_to(rays.origin_m, (3, len(rays)))
+        origin = np.broadcast_to(rays.origin_m, (3, len(rays))).astype(np.float64)
         start = np.einsum("nij,jn->in", actor_SE3_world[:, :3, :3], origin) + actor_SE3_world[:, :3, 3].T
         direction = np.einsum("nij,jn->in", actor_SE3_world[:, :3, :3], rays.direction)
         distance, _ = factory(mesh.vertices_m, mesh.triangles).nearest(
