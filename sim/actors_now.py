@@ -22,7 +22,8 @@ I64 = NDArray[np.int64]
 STANDING_MPS = 0.3
 CRANK_TURN_M = 4.6
 """Way of a bicycle in one turn of its cranks."""
-FIRST_ID = 1
+FIRST_STANDING_ID = 1
+FIRST_MOVING_ID = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -75,7 +76,7 @@ class StandingActors:
 
     def __init__(self, standing: Sequence[Standing], table: ModelTable, relief: Relief) -> None:
         index = {name: k for k, name in enumerate(table.names)}
-        self.ids = FIRST_ID + np.arange(len(standing), dtype=np.int64)
+        self.ids = FIRST_STANDING_ID + np.arange(len(standing), dtype=np.int64)
         self.model = np.array([index[item.model] for item in standing], dtype=np.int64)
         self.phase = np.array([item.phase for item in standing], dtype=np.int64)
         self.attribute = np.array([item.attribute for item in standing], dtype=np.int64)

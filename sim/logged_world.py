@@ -144,7 +144,13 @@ def _between(here: ActorStates, there: ActorStates, time_ns: int) -> ActorStates
     start = here.world_SE3_actor[stays, :3, :3]
     end = there.world_SE3_actor[index[stays], :3, :3]
     turn[stays] = rotation_log(np.swapaxes(start, 1, 2) @ end)
-    pose[:, :3, :3] = pose[:, :3, :3] @ rotation_exp(u * turn)
+    # Heading goes on a cubic as well; pitch and roll are small and go straight.
+    w0 = here.yaw_rate_radps * span
+    w1 = np.where(stays, there.yaw_rate_radps[index] * span, w0) if len(there) else w0
+    yaw = np.where(stays, turn[:, 2], w0)
+    turn *= u
+    turn[:, 2] = u * (w0 + u * (3 * yaw - 2 * w0 - w1 + u * (w0 + w1 - 2 * yaw)))
+    pose[:, :3, :3] = pose[:, :3, :3] @ rotation_exp(turn)
     return ActorStates(
         time_ns=time_ns,
         actor_id=here.actor_id,

@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from perception.core.geometry import integrate_twist, rotation_from_yaw, wrap_angle, yaw_of
 from perception.core.messages import Signal
-from sim.actors.pool import build_pool
-from sim.actors_now import FIRST_ID, ModelTable, StandingActors, actor_states
+from sim.actors.pool import Pool, build_pool
+from sim.actors_now import FIRST_MOVING_ID, ModelTable, StandingActors, actor_states
 from sim.ego_track import EgoKnot, EgoTrack
 from sim.footing import footed
 from sim.maps.area import drivable_grid, drivable_polygons
 from sim.maps.catalog import load_map
+from sim.maps.net import RoadMap
 from sim.maps.relief import relief_of
 from sim.route import EgoRoute, StopLine, plan_route
 from sim.scene import ActorModel, ActorStates, EgoPose, Mesh
@@ -47,6 +48,8 @@ class World:
         self.net = load_map(settings.map)
         self.route: EgoRoute = plan_route(self.net, settings.route_length_m, np.random.default_rng([settings.seed, 3]))
         pool = build_pool(settings.seed)
+        # First of all: SUMO warms up while the scenery grows.
+        self._traffic = Traffic(_plan(settings, self.net, self.route, pool))
         self._relief = relief_of(self.net)
         grown = grow(self.net, self._relief, pool, settings)
         self._scenery, self._models = grown.mesh, pool.models()
@@ -67,27 +70,8 @@ class World:
         self._ego_frames: deque[tuple[int, F64]] = deque(maxlen=3)
         self._arc_m = self.route.start_m
         self._is_closed_loop = False
-        fleet = fleet_of(pool)
-        self._dragger = Dragger(fleet, pool, PAVEMENT_M, settings.traffic.step_s)
+        self._dragger = Dragger(fleet_of(pool), pool, PAVEMENT_M, settings.traffic.step_s)
         self._next_step = -LEAD_STEPS
-        self._now_ns = 0
-        self._traffic = Traffic(
-            TrafficPlan(
-                net=self.net,
-                seed=settings.seed,
-                step_s=settings.traffic.step_s,
-                warmup_s=settings.traffic.warmup_s,
-                fleet=fleet,
-                counts=counts_of(self.net, settings.traffic),
-                first_id=FIRST_ID + len(grown.standing),
-                ego_edges=self.route.edges,
-                ego_lane=self.route.start_lane,
-                ego_start_m=self.route.start_m,
-                ego_length_m=settings.ego.length_m,
-                ego_width_m=settings.ego.width_m,
-                hidden_m=settings.actor_radius_m,
-            )
-        )
         self.advance_to(0)
 
     @property
@@ -115,7 +99,6 @@ class World:
 
     def advance_to(self, time_ns: int) -> None:
         """Simulate until `time_ns` may be asked for. Going back does nothing."""
-        self._now_ns = max(self._now_ns, time_ns)
         while not self._stretches or self._stretches[-1].start_ns + self._step_ns < time_ns:
             if not self._traffic.is_asked:
                 self._ask()
@@ -256,3 +239,21 @@ class World:
         """States in force at a time: those of the last step before it."""
         found = [signals for at_ns, _, signals in self._knots if at_ns <= time_ns]
         return found[-1] if found else self._knots[0][2]
+
+
+def _plan(settings: WorldSettings, net: RoadMap, route: EgoRoute, pool: Pool) -> TrafficPlan:
+    return TrafficPlan(
+        net=net,
+        seed=settings.seed,
+        step_s=settings.traffic.step_s,
+        warmup_s=settings.traffic.warmup_s,
+        fleet=fleet_of(pool),
+        counts=counts_of(net, settings.traffic),
+        first_id=FIRST_MOVING_ID,
+        ego_edges=route.edges,
+        ego_lane=route.start_lane,
+        ego_start_m=route.start_m,
+        ego_length_m=settings.ego.length_m,
+        ego_width_m=settings.ego.width_m,
+        hidden_m=settings.actor_radius_m,
+    )

@@ -17,7 +17,7 @@ from perception.core.geometry import invert, is_rotation, transform_points
 from perception.core.messages import LidarSweep, RadarScan, SweepMotion
 from perception.core.rig import Modality, Sensor
 from perception.sources.laz import read_laz
-from perception.sources.payloads import finite_points, point_offsets, read_json
+from perception.sources.payloads import finite_rows, point_offsets, read_json
 
 F64 = NDArray[np.float64]
 
@@ -110,7 +110,7 @@ def read_sweep(path: Path, sensor: Sensor, capture_ns: int, latency_ns: int) -> 
 
     Points that are not finite are left out.
     """
-    rows = finite_points(path, read_laz(path))
+    rows = finite_rows(path, read_laz(path))
     offsets = point_offsets(path, rows[:, 4] - capture_ns)
     return LidarSweep(
         sensor=sensor.name,

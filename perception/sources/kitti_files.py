@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from perception.core.errors import PayloadError
 from perception.core.geometry import is_rotation, se3
 from perception.sources.image_files import read_payload
-from perception.sources.payloads import finite_points
+from perception.sources.payloads import finite_rows
 
 F64 = NDArray[np.float64]
 
@@ -93,7 +93,7 @@ def read_velodyne(path: Path) -> NDArray[np.float32]:
     data = read_payload(path)
     if len(data) % 16:
         raise PayloadError(f"{path}: {len(data)} bytes are no whole number of 16-byte points")
-    rows: NDArray[np.float32] = finite_points(path, np.frombuffer(data, dtype="<f4").reshape(-1, 4)).astype(np.float32)
+    rows: NDArray[np.float32] = finite_rows(path, np.frombuffer(data, dtype="<f4").reshape(-1, 4)).astype(np.float32)
     return rows
 
 

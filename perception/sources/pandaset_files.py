@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from perception.core.errors import DriveError, PayloadError
 from perception.core.geometry import interpolate_se3, se3_from_quaternion
 from perception.sources.allowlist_pickle import Table, load_table
-from perception.sources.payloads import finite_points, numbered_files, read_json
+from perception.sources.payloads import finite_rows, numbered_files, read_json
 
 F64 = NDArray[np.float64]
 
@@ -105,7 +105,7 @@ class Points:
 def read_points(path: Path) -> Points:
     """Points of one frame; those that are not finite are left out. Raises PayloadError."""
     columns = numbers(path, load_table(path), _POINT_COLUMNS)
-    rows = finite_points(path, columns)
+    rows = finite_rows(path, columns)
     return Points(
         points_world_m=rows[:, :3],
         intensity=np.clip(rows[:, 3] / 255.0, 0.0, 1.0).astype(np.float32),

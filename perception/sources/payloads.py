@@ -39,7 +39,7 @@ def read_json(path: Path, kind: type[T], error: type[PerceptionError] = DriveErr
         raise error(f"{path}: not valid JSON ({cause})") from cause
 
 
-def finite_points(path: Path, columns: NDArray[Any]) -> NDArray[Any]:
+def finite_rows(path: Path, columns: NDArray[Any]) -> NDArray[Any]:
     """The rows (M, C) of `columns` (N, C), a position first, that are finite and within `MAX_DISTANCE_M`.
 
     Raises PayloadError where none is left.

@@ -9,7 +9,7 @@ import pytest
 from perception.core.errors import PayloadError
 from perception.core.messages import EgoState
 from perception.sources.arrival import Pending, arrival_span, in_arrival_order
-from perception.sources.payloads import finite_points, image_size, point_offsets
+from perception.sources.payloads import finite_rows, image_size, point_offsets
 
 PATH = Path("somewhere/file")
 
@@ -30,10 +30,10 @@ def test_a_header_without_size_is_refused(data: bytes) -> None:
 
 def test_only_finite_points_stay() -> None:
     rows = np.array([[1.0, 2, 0], [np.nan, 0, 0], [0, np.inf, 0], [0, 0, 1e30], [3, 4, 5]])
-    assert finite_points(PATH, rows).tolist() == [[1, 2, 0], [3, 4, 5]]
+    assert finite_rows(PATH, rows).tolist() == [[1, 2, 0], [3, 4, 5]]
     for none_left in (rows[1:4], rows[:0]):
         with pytest.raises(PayloadError, match="finite"):
-            finite_points(PATH, none_left)
+            finite_rows(PATH, none_left)
 
 
 def test_point_times_far_from_their_stamp_are_refused() -> None:
