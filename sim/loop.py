@@ -1,5 +1,6 @@
 """The ego in the closed loop: a driver asked at a steady rate, a vehicle that does what it can, a world told of it."""
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -7,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.core.messages import Signal
 from perception.core.results import PerceptionResult
 from sim.ego import VehicleSpec, VehicleState, drive, footprint, state_from_pose
 from sim.obstacles import Obstacles
@@ -100,13 +102,15 @@ class EgoLoop:
     def _ahead(self, time_ns: int) -> Ahead:
         front = self._s + self.spec.front_m
         # Inside a junction its right of way still holds, until the ego is through.
-        here = next((j for j in self._junctions if j.end_m + self.spec.rear_overhang_m > self._s), None)
-        has_priority = here is None or here.has_priority
+        near = next((j for j in self._junctions if j.end_m + self.spec.rear_overhang_m > self._s), None)
         stop = next((line for line in self._world.route.stop_lines if line.arc_m > front - 1.0), None)
-        if stop is None or stop.arc_m - front > LOOK_AHEAD_M:
-            return Ahead(has_priority=has_priority)
+        is_seen = stop is not None and stop.arc_m - front < LOOK_AHEAD_M
         return Ahead(
-            signal=self._world.signal_at(stop, time_ns), line_m=stop.arc_m - self._s, has_priority=has_priority
+            signal=self._world.signal_at(stop, time_ns) if stop is not None and is_seen else Signal.UNKNOWN,
+            line_m=stop.arc_m - self._s if stop is not None and is_seen else math.inf,
+            has_priority=near is None or near.has_priority,
+            enter_m=near.arc_m - self._s if near is not None else math.inf,
+            leave_m=near.end_m - self._s if near is not None else math.inf,
         )
 
 

@@ -22,6 +22,10 @@ LINE_GAP_M = 1.0
 """Where it stops before a stop line."""
 COMFORT_STOP_MPS2 = 3.0
 """A yellow light is passed where stopping would take more."""
+HARD_STOP_MPS2 = 4.0
+"""Before a junction that must be left free it still stops where this is enough."""
+START_MPS2, CRAWLING_MPS = 1.8, 1.0
+DECIDE_M, INSIDE_S = 6.0, 1.5
 YIELDING_MPS2 = 3.0
 """Who must give way is trusted to, as long as braking harder than this is not needed for it."""
 STANDING_MPS = 0.2
@@ -52,6 +56,16 @@ class OracleDriver:
         # Who stands is in the way as a leader or not at all: braking beside a parked car helps nobody.
         comes = ~is_leader & (others.speed_mps > STANDING_MPS) & _is_seen(situation, others)
         crossing = _crossing(situation, others, taken, comes)
+        if _may_wait(situation):
+            is_closed = _is_met_within(crossing, stations, situation) or _is_exit_taken(
+                situation, others, taken, stations
+            )
+            if is_closed:
+                acceleration = min(acceleration, _stop_before(situation, situation.ahead.enter_m))
+            crossing &= stations < situation.ahead.enter_m
+        elif situation.ahead.enter_m <= spec.front_m:
+            # Who is inside gets out of the way first: waiting there is what others do not expect.
+            crossing &= (TIMES_S <= INSIDE_S)[:, None]
         acceleration = _clear_of(crossing, stations, acceleration, situation)
         steer = steer_along(situation.path, situation.s_m, situation.offset_m, state, spec)
         return DriveTarget(steer_rad=steer, acceleration_mps2=acceleration)
@@ -129,9 +143,50 @@ def _before_line(situation: Situation) -> float:
         return math.inf
     if ahead.signal is Signal.YELLOW and stop_in(state.speed_mps, room) < -COMFORT_STOP_MPS2:
         return math.inf
-    gap = max(room, 0.0) + STANDSTILL_GAP_M
-    smooth = idm(state.speed_mps, math.inf, gap, 0.0, situation.spec)
+    return _stop_before(situation, ahead.line_m)
+
+
+def _stop_before(situation: Situation, line_m: float) -> float:
+    """Acceleration that ends at standstill with the bumper a little before a line."""
+    state, spec = situation.state, situation.spec
+    room = line_m - spec.front_m - LINE_GAP_M
+    smooth = idm(state.speed_mps, math.inf, max(room, 0.0) + STANDSTILL_GAP_M, 0.0, spec)
     return smooth if state.speed_mps > 0.5 or room > 0.5 else min(smooth, -1.0)
+
+
+def _may_wait(situation: Situation) -> bool:
+    """Whether a junction is so near that it is now decided to enter it, and far enough to stop before it."""
+    ahead, state, spec = situation.ahead, situation.state, situation.spec
+    room = ahead.enter_m - spec.front_m
+    if room < -0.5 * LINE_GAP_M or room > DECIDE_M + state.speed_mps + state.speed_mps**2 / COMFORT_STOP_MPS2:
+        return False
+    return stop_in(state.speed_mps, room) > -HARD_STOP_MPS2 or state.speed_mps < 0.5
+
+
+def _is_met_within(crossing: Mask, stations: F64, situation: Situation) -> bool:
+    """Whether somebody is met in the junction ahead when the ego goes now."""
+    ahead, state, spec = situation.ahead, situation.state, situation.spec
+    reach = ahead.leave_m + spec.length_m
+    limit = float(
+        situation.path.sample(situation.profile_mps, situation.s_m + np.array([ahead.enter_m, ahead.leave_m])).min()
+    )
+    top = max(limit, min(state.speed_mps, 8.0), 3.0)
+    rise = max(0.0, (top - state.speed_mps) / START_MPS2)
+    before = np.minimum(TIMES_S, rise)
+    travel = state.speed_mps * before + START_MPS2 * before**2 / 2 * (rise > 0) + top * (TIMES_S - before)
+    low = travel - spec.rear_overhang_m - 1.0
+    high = travel + spec.front_m + 1.5
+    is_over = (stations >= low[:, None]) & (stations <= high[:, None])
+    is_within = (stations > ahead.enter_m - 1.0) & (stations < reach)
+    return bool((is_over & is_within & _widened(crossing)).any())
+
+
+def _is_exit_taken(situation: Situation, others: Obstacles, taken: Mask, stations: F64) -> bool:
+    """Whether somebody who hardly moves leaves no room behind the junction: it must not be blocked."""
+    ahead, spec = situation.ahead, situation.spec
+    is_there = (stations > ahead.enter_m) & (stations < ahead.leave_m + spec.length_m + STANDSTILL_GAP_M)
+    stands = (taken[:, 0] & is_there).any(axis=1) & (others.speed_mps < CRAWLING_MPS)
+    return bool(stands.any())
 
 
 def _crossing(situation: Situation, others: Obstacles, taken: Mask, is_relevant: Mask) -> Mask:
@@ -158,10 +213,7 @@ def _clear_of(crossing: Mask, stations: F64, wished: float, situation: Situation
         return wished
     state, spec = situation.state, situation.spec
     choices = np.concatenate([[wished], CHOICES_MPS2[wished > CHOICES_MPS2]])
-    # Who comes early or late by a step must not be met either.
-    wide = crossing.copy()
-    wide[1:] |= crossing[:-1]
-    wide[:-1] |= crossing[1:]
+    wide = _widened(crossing)
     stop = np.where(choices < 0, -state.speed_mps / np.minimum(choices, -1e-6), math.inf)
     moving = np.minimum(TIMES_S[None], stop[:, None])
     travel = state.speed_mps * moving + choices[:, None] * moving**2 / 2
@@ -174,3 +226,11 @@ def _clear_of(crossing: Mask, stations: F64, wished: float, situation: Situation
         return float(choices[np.argmax(is_free)])
     when = np.argmax(is_met, axis=1)
     return float(choices[len(when) - 1 - int(np.argmax(when[::-1]))])
+
+
+def _widened(crossing: Mask) -> Mask:
+    """(T, J) with a step added before and after: who comes a little early or late must not be met either."""
+    wide = crossing.copy()
+    wide[1:] |= crossing[:-1]
+    wide[:-1] |= crossing[1:]
+    return wide

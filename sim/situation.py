@@ -17,14 +17,17 @@ F64 = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ahead:
-    """The next stop line on the route. line_m: rear axle to the line, infinite where there is none.
+    """The next light and the next junction on the route, as ways from the rear axle, infinite where there is none.
 
-    has_priority: everybody else at that junction must give way to the ego.
+    line_m: to the light's stop line. enter_m, leave_m: to the begin and the end of the junction that the ego is in or
+    comes to next. has_priority: everybody else at that junction must give way to the ego.
     """
 
     signal: Signal = Signal.UNKNOWN
     line_m: float = float("inf")
     has_priority: bool = True
+    enter_m: float = float("inf")
+    leave_m: float = float("inf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -38,6 +38,8 @@ class Traffic:
             stdout=self._log,
             stderr=self._log,
             env=environment,
+            # Ctrl-C is for the caller, who may want to finish what was begun.
+            start_new_session=True,
         )
         theirs.close()
         self._finalizer = weakref.finalize(self, _end, self._process, self._pipe)

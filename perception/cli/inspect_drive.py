@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict
 
 import click
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -13,6 +14,7 @@ from perception.sources.open import open_drive
 from perception.sources.summary import DriveSummary, summarize
 
 SHOWN_ERRORS = 10
+PIPE_WIDTH = 160
 
 
 @click.command("inspect")
@@ -37,9 +39,13 @@ def inspect_drive(ctx: click.Context, *, path: str, format_name: str | None, sce
 
 def _show(summary: DriveSummary) -> None:
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=PIPE_WIDTH)
     poses = f"{summary.poses} ego states" if summary.poses else "no ego states"
     console.print(f"[bold]{summary.drive_id}[/]  {summary.duration_s:.2f} s, {poses}, rig {summary.calibration_hash}")
-    table = Table("sensor", "kind", "messages", "Hz", "jitter ms", "gaps", "mean size", "position m", "optics")
+    table = Table(box=SIMPLE_HEAD)
+    for heading in ("sensor", "kind", "messages", "Hz", "jitter ms", "gaps", "mean size", "position m", "optics"):
+        table.add_column(heading, no_wrap=True)
     for sensor in summary.sensors:
         unreadable = f" (+{sensor.unreadable} unreadable)" if sensor.unreadable else ""
         gaps = f"{sensor.gaps} (to {sensor.longest_gap_s:.2f} s)" if sensor.longest_gap_s else "0"

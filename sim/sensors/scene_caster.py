@@ -1,6 +1,6 @@
 """Rays through scenery and moving actors: the nearest hit of each ray, every ray at its own time.
 
-Scenery is cast whole. For actors, rays are taken in tiles of 64 neighbours; only tiles that can meet an actor's box go
+Scenery is cast whole. For actors, rays are taken in tiles of 16 neighbours; only tiles that can meet an actor's box go
 into that actor's own frame, where its model never moves. Cost grows with what actors cover, not with their number.
 """
 
@@ -182,7 +182,7 @@ def _boxes(library: ActorLibrary, slots: I64, tracks: ActorTracks) -> Boxes:
 def _to_actor_frames(
     tiles: RayTiles, time_ns: I64 | None, tracks: ActorTracks, actor: I64, tile: I64
 ) -> tuple[F32, F32]:
-    """Origins and directions (3, P, 64) of tiles of rays in the frames of actors, each ray at its own time."""
+    """Origins and directions (3, P, 16) of tiles of rays in the frames of actors, each ray at its own time."""
     step = tiles.directions[:, tile]
     origin = tiles.origins_m[:, tile] if tiles.origins_m.shape[1] > 1 else tiles.origins_m
     position = (tracks.position_m - tiles.anchor_m).astype(np.float32)

@@ -11,7 +11,9 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
-TILE: Final = 64
+TILE: Final = 16
+GROUP: Final = 16
+"""Tiles that are first looked at together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -29,27 +31,22 @@ class Boxes:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RayTiles:
-    """T tiles of 64 rays in the given order, the last ray repeated to fill the last tile.
+    """T tiles of 16 rays in the given order, the last ray repeated to fill the last group of 16 tiles.
 
-    directions: (3, T, 64). anchor_m: (3,) float64 world, from where all else counts, so that float32 is exact enough
-    anywhere. origins_m: (3, T, 64), or (3, 1, 1) one for all. center_m, axis: (3, T) mean origin and unit mean
-    direction. spread_m: (T,) how far any origin lies from the mean. angle_rad: (T,) how far any direction turns from
-    the axis.
+    directions: (3, T, 16). anchor_m: (3,) float64 world, from where all else counts, so that float32 is exact enough
+    anywhere. origins_m: (3, T, 16), or (3, 1, 1) one for all. bounds: of each tile.
     """
 
     directions: F32
     anchor_m: F64
     origins_m: F32
-    center_m: F32
-    axis: F32
-    spread_m: F32
-    angle_rad: F32
+    bounds: "Bounds"
 
     @classmethod
     def of(cls, origin_m: NDArray[Any], direction: F32) -> "RayTiles":
         """Tiles of rays (3, N); origins may be one for all, (3, 1)."""
         directions = in_tiles(direction)
-        total = directions.mean(axis=2)
+        total = directions.sum(axis=2)
         axis = total / np.maximum(np.linalg.norm(total, axis=0), 1e-6)
         cosine = np.einsum("itr,it->tr", directions, axis).min(axis=1)
         anchor = origin_m[:, 0].astype(np.float64)
@@ -62,25 +59,67 @@ class RayTiles:
             center = origins.mean(axis=2)
             off = origins - center[:, :, None]
             spread = np.sqrt(np.einsum("itr,itr->tr", off, off).max(axis=1))
-        return cls(
-            directions=directions,
-            anchor_m=anchor,
-            origins_m=origins,
-            center_m=center,
-            axis=axis,
-            # A little wider than they are, for what float32 rounds away.
-            spread_m=spread + np.float32(1e-3),
-            angle_rad=np.arccos(np.clip(cosine, -1.0, 1.0)) + np.float32(1e-3),
-        )
+        # A little wider than they are, for what float32 rounds away.
+        angle = np.arccos(np.clip(cosine, -1.0, 1.0)) + np.float32(1e-3)
+        bounds = Bounds(center_m=center, axis=axis, spread_m=spread + np.float32(1e-3), angle_rad=angle)
+        return cls(directions=directions, anchor_m=anchor, origins_m=origins, bounds=bounds)
 
     def meetings(self, boxes: Boxes, reach_m: float) -> tuple[I64, I64]:
         """Pairs (P,) of box and tile that may meet within `reach_m`; never misses one that does.
 
-        First every box's sphere against every tile's cone, then for the pairs left the tile's axis against the widened
-        box.
+        First every box's sphere against every group's cone, then the boxes of these pairs against the group's tiles.
         """
-        radius = (np.linalg.norm(boxes.half_m, axis=1) + boxes.margin_m).astype(np.float32)
         center = (boxes.center_m - self.anchor_m).T.astype(np.float32)
+        radius = (np.linalg.norm(boxes.half_m, axis=1) + boxes.margin_m).astype(np.float32)
+        box, group = np.nonzero(self.bounds.grouped().may_meet(center, radius, reach_m))
+        tile = (group[:, None] * GROUP + np.arange(GROUP)).ravel()
+        box = np.repeat(box, GROUP)
+        keep = self._axis_meets(boxes, box, tile, center, radius, reach_m)
+        return box[keep], tile[keep]
+
+    def _axis_meets(self, boxes: Boxes, box: I64, tile: I64, center: F32, radius: F32, reach_m: float) -> Bool:
+        """Slab test of tile axes against boxes grown by how far a ray of the tile strays from the axis until there."""
+        bounds = self.bounds
+        offset = center.take(box, axis=1) - bounds.center_m.take(tile, axis=1)
+        distance = np.sqrt(np.einsum("ip,ip->p", offset, offset))
+        far = np.minimum(distance + radius[box], np.float32(reach_m))
+        r = boxes.rotation.reshape(-1, 9).T.astype(np.float32).take(box, axis=1)
+        grow = bounds.spread_m[tile] + bounds.angle_rad[tile] * far + boxes.margin_m.astype(np.float32)[box]
+        half = boxes.half_m.T.astype(np.float32).take(box, axis=1) + grow
+        enter, leave = slabs(-rotate_back(r, offset), rotate_back(r, bounds.axis.take(tile, axis=1)), half)
+        meets: Bool = (enter <= leave) & (enter <= reach_m)
+        return meets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Bounds:
+    """What T bundles of rays stay within. center_m, axis: (3, T) mean origin and unit mean direction.
+
+    spread_m: (T,) how far any origin lies from the mean. angle_rad: (T,) how far any direction turns from the axis.
+    """
+
+    center_m: F32
+    axis: F32
+    spread_m: F32
+    angle_rad: F32
+
+    def grouped(self) -> "Bounds":
+        """Bounds of groups of 16 bundles."""
+        axes, centers = self.axis.reshape(3, -1, GROUP), self.center_m.reshape(3, -1, GROUP)
+        total = axes.sum(axis=2)
+        axis = total / np.maximum(np.linalg.norm(total, axis=0), 1e-6)
+        turn = np.arccos(np.clip(np.einsum("igt,ig->gt", axes, axis), -1.0, 1.0)) + np.float32(1e-3)
+        center = centers.mean(axis=2)
+        off = np.sqrt(((centers - center[:, :, None]) ** 2).sum(axis=0))
+        return Bounds(
+            center_m=center,
+            axis=axis,
+            spread_m=(off + self.spread_m.reshape(-1, GROUP)).max(axis=1),
+            angle_rad=(turn + self.angle_rad.reshape(-1, GROUP)).max(axis=1),
+        )
+
+    def may_meet(self, center: F32, radius: F32, reach_m: float) -> Bool:
+        """True (K, T) where a bundle's cone may touch a sphere within reach. center: (3, K). radius: (K,)."""
         offset = center[:, :, None] - self.center_m[:, None, :]
         distance = np.sqrt(np.einsum("ikt,ikt->kt", offset, offset))
         along = np.einsum("ikt,it->kt", offset, self.axis)
@@ -89,22 +128,12 @@ class RayTiles:
         cosine = np.sqrt(1.0 - sine * sine)
         limit = cosine * np.cos(self.angle_rad) - sine * np.sin(self.angle_rad)
         is_near = (distance <= wide) | (self.angle_rad > np.pi / 2) | (along >= limit * distance)
-        box, tile = np.nonzero(is_near & (distance - wide <= reach_m))
-        far = np.minimum(distance[box, tile] + radius[box], np.float32(reach_m))
-        keep = self._axis_meets(boxes, box, tile, offset[:, box, tile], far)
-        return box[keep], tile[keep]
-
-    def _axis_meets(self, boxes: Boxes, box: I64, tile: I64, offset: F32, far_m: F32) -> Bool:
-        """Slab test of tile axes against boxes grown by how far a ray of the tile strays from the axis until there."""
-        r = boxes.rotation.reshape(-1, 9).T.astype(np.float32)[:, box]
-        grow = self.spread_m[tile] + self.angle_rad[tile] * far_m + boxes.margin_m.astype(np.float32)[box]
-        half = boxes.half_m.T.astype(np.float32)[:, box] + grow
-        enter, leave = slabs(-rotate_back(r, offset), rotate_back(r, self.axis[:, tile]), half)
-        return enter <= leave
+        meets: Bool = is_near & (distance - wide <= reach_m)
+        return meets
 
 
 def tile_order(row: I64, column: I64) -> I64:
-    """Order (N,) that keeps rays of a grid in blocks of 8x8, these in larger blocks, and so on (Morton, 1966)."""
+    """Order (N,) that keeps rays of a grid in blocks of 4x4, these in larger blocks, and so on (Morton, 1966)."""
     code = np.zeros(len(row), dtype=np.int64)
     for bit in range(16):
         code |= ((column >> bit & 1) << 2 * bit) | ((row >> bit & 1) << (2 * bit + 1))
@@ -112,8 +141,8 @@ def tile_order(row: I64, column: I64) -> I64:
 
 
 def in_tiles(columns: NDArray[Any]) -> NDArray[Any]:
-    """(C, N) to (C, T, 64), the last column repeated to fill the last tile."""
-    lacking = -columns.shape[1] % TILE
+    """(C, N) to (C, T, 16), the last column repeated to fill the last group of tiles."""
+    lacking = -columns.shape[1] % (TILE * GROUP)
     if lacking:
         columns = np.concatenate([columns, np.repeat(columns[:, -1:], lacking, axis=1)], axis=1)
     return columns.reshape(len(columns), -1, TILE)
