@@ -86,6 +86,8 @@ class CameraConfig(Settings):
     """Time from the first row to the last (rolling shutter); the capture time is the middle row's."""
     exposure_ms: Milliseconds = 0.0
     """Shutter time, for motion blur; 0 leaves it out."""
+    edge_rays: Annotated[int, Field(ge=0, le=4)] = 2
+    """Further rays through pixels at edges, so that edges are smooth."""
     jpeg_quality: Annotated[int, Field(ge=10, le=100)] = 90
 
     @property

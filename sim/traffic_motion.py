@@ -149,11 +149,15 @@ class Dragged:
         row, is_known = match(actor_id, self.actor_id)
         yaw, way = first_yaw_rad.copy(), np.zeros(len(actor_id))
         old = row[is_known]
-        before, past_yaw = self.pull_m[old], self.yaw_rad[old]
-        axle = before - axle_m[is_known, None] * np.stack([np.cos(past_yaw), np.sin(past_yaw)], axis=1)
-        to = pull_m[is_known] - axle
-        yaw[is_known] = past_yaw + wrap_angle(np.arctan2(to[:, 1], to[:, 0]) - past_yaw)
-        way[is_known] = self.way_m[old] + np.linalg.norm(pull_m[is_known] - before, axis=1)
+        step = pull_m[is_known] - self.pull_m[old]
+        length = np.linalg.norm(step, axis=1)
+        course = np.arctan2(step[:, 1], step[:, 0])
+        past = self.yaw_rad[old]
+        slant = wrap_angle(past - course)
+        # Closed form for a pull along a straight line: tan(slant / 2) falls by exp(-way / axle).
+        left = 2 * np.arctan(np.tan(slant / 2) * np.exp(-length / axle_m[is_known]))
+        yaw[is_known] = past + np.where(length > 1e-9, left - slant, 0.0)
+        way[is_known] = self.way_m[old] + length
         return Dragged(actor_id=actor_id, pull_m=pull_m, yaw_rad=yaw, way_m=way)
 
 

@@ -76,10 +76,11 @@ class PictureWriter:
         sensor = self._source.rig[frame.sensor]
         camera = frame.calibration or sensor.camera
         assert camera is not None
+        mount = sensor.ego_SE3_sensor if frame.ego_SE3_sensor is None else frame.ego_SE3_sensor
         view = CameraView(
             sensor=frame.sensor,
             camera=camera,
-            reference_SE3_camera=motion.at(frame.capture_ns) @ sensor.ego_SE3_sensor,
+            reference_SE3_camera=motion.at(frame.capture_ns) @ mount,
             age_ns=result.reference_ns - frame.capture_ns,
         )
         pixels = cv2.imdecode(np.frombuffer(frame.data, dtype=np.uint8), cv2.IMREAD_REDUCED_COLOR_2)

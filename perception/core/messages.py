@@ -56,11 +56,13 @@ class Message:
 class CameraFrame(Message):
     """One compressed image (JPEG or PNG bytes), decoded only where its pixels are needed.
 
-    calibration: this frame's own intrinsics where they differ from the rig's (KITTI object frames), else None.
+    calibration, ego_SE3_sensor: this frame's own intrinsics and (4, 4) mount where they differ from the rig's (KITTI
+    object frames), else None.
     """
 
     data: bytes
     calibration: CameraModel | None = None
+    ego_SE3_sensor: F64 | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -73,7 +73,7 @@ class FeatureCache:
         stamp = bundle.hits[sensor_name]
         frame = self._messages[stamp.index]
         assert isinstance(frame, CameraFrame)
-        mount = self._rig[sensor_name].ego_SE3_sensor
+        mount = self._rig[sensor_name].ego_SE3_sensor if frame.ego_SE3_sensor is None else frame.ego_SE3_sensor
         return CameraView(
             sensor=sensor_name,
             camera=self._camera_of(frame),

@@ -122,8 +122,10 @@ class NuScenesRecorder:
     def _encode(self, message: CameraFrame | LidarSweep | RadarScan) -> tuple[bytes, str]:
         """The file's bytes and suffix."""
         if isinstance(message, CameraFrame):
-            if message.calibration is not None:
-                raise DriveError(f"{message.sensor}: an image with intrinsics of its own cannot be stored as nuScenes")
+            if message.calibration is not None or message.ego_SE3_sensor is not None:
+                raise DriveError(
+                    f"{message.sensor}: nuScenes has no place for an image with its own calibration"
+                )
             return message.data, "png" if message.data.startswith(b"\x89PNG") else "jpg"
         if isinstance(message, LidarSweep):
             if message.motion is SweepMotion.RAW:

@@ -6,6 +6,7 @@ times: they are taken to be 0.1 s apart. Each has its own calibration; a rig has
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from perception.core.cameras import CameraModel
 from perception.core.errors import DriveError, PayloadError
 from perception.core.geometry import invert, rotation_log, rotation_to_quaternion, se3, transform_points
 from perception.core.labels import UNKNOWN_COUNT, Labels
-from perception.core.messages import AnyMessage, LidarSweep, SweepMotion, Unreadable
+from perception.core.messages import AnyMessage, CameraFrame, LidarSweep, SweepMotion, Unreadable
 from perception.core.rig import Modality, Sensor, SensorRig
 from perception.core.taxonomy import ATTRIBUTE_INDEX, CLASS_INDEX, NO_ATTRIBUTE, NO_CLASS
 from perception.sources.arrival import Pending, arrival_span, in_arrival_order
@@ -153,7 +154,11 @@ class KittiSource:
             return [Unreadable(sensor=CAMERA, capture_ns=capture_ns, arrival_ns=arrival_ns, error=str(error))]
         sensor = self._rig[CAMERA]
         differs = sensor.camera is None or not _is_same(sensor.camera, own)
-        return [load_camera_frame(sensor, path, capture_ns, arrival_ns, own if differs else None)]
+        frame = load_camera_frame(sensor, path, capture_ns, arrival_ns, own if differs else None)
+        mount = _mount(calibration)
+        if isinstance(frame, CameraFrame) and not np.allclose(mount, sensor.ego_SE3_sensor, atol=1e-9):
+            return [replace(frame, ego_SE3_sensor=mount)]
+        return [frame]
 
 
 def _is_split(folder: Path) -> bool:
@@ -205,8 +210,8 @@ def _notes(first: int, mount: F64, calibrations: dict[int, Calibration | Payload
     shifted = np.linalg.norm(mounts[:, :3, 3] - mount[:3, 3], axis=1)
     if np.any(turned > 1e-4) or np.any(shifted > 1e-3):
         notes.append(
-            f"the camera's mount is that of frame {first:06d}; those of other frames differ by up to "
-            f"{np.degrees(turned.max()):.2f} degrees and {shifted.max():.3f} m (labels use each frame's own)"
+            f"the rig shows the camera's mount of frame {first:06d}; frames carry their own, which differ by up to "
+            f"{np.degrees(turned.max()):.2f} degrees and {shifted.max():.3f} m"
         )
     if broken := [k for k, c in calibrations.items() if isinstance(c, PayloadError)]:
         notes.append(f"{len(broken)} frames have no readable calibration, the first is {broken[0]:06d}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import laspy
-import lazrs  # type: ignore[import-untyped]
+import lazrs
 import numpy as np
 from numpy.typing import NDArray
 

@@ -21,7 +21,7 @@ I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
 
-_EDGE_OFFSETS: Final = ((-0.27, -0.27), (0.27, 0.27))
+_EDGE_OFFSETS: Final = ((0.30, 0.30), (-0.30, -0.30), (0.30, -0.30), (-0.30, 0.30))
 """Where in an edge pixel further rays go, beside the one through its middle."""
 _SHUTTER_SAMPLES: Final = 4
 
@@ -53,7 +53,9 @@ class CameraSensor:
         self._screen = Screen(config.height_px, config.width_px)
         pixels = np.stack([self._screen.column, self._screen.row], axis=1).astype(np.float64)
         self._rays = self._camera.rays(pixels).T.astype(np.float32, order="C")
-        self._edge_rays = np.stack([self._camera.rays(pixels + o).T.astype(np.float32) for o in _EDGE_OFFSETS])
+        offsets = _EDGE_OFFSETS[: config.edge_rays]
+        edge_rays = [self._camera.rays(pixels + offset).T.astype(np.float32) for offset in offsets]
+        self._edge_rays = np.array(edge_rays).reshape(-1, 3, len(pixels))
         self._pixel_rad = 1.0 / float(self._camera.intrinsic[0, 0])
         self._vignette = self._light_share(pixels)
         self._film = Film(self._screen.shape, renderer.weather, renderer.sky.daylight.exposure, rng)
@@ -100,16 +102,16 @@ class CameraSensor:
         open_sky = screen.open_sky(sight, renderer, moment)
         light = renderer.radiance(sight, moment, sunlit[sight.rows], open_sky[sight.rows])
         edge = screen.edges(face, light)
-        if len(edge):
+        if len(edge) and len(self._edge_rays):
             added = self._around(edge, face, sunlit, open_sky, poses, moment, time_ns)
-            light[:, edge] = (light[:, edge] + added) / (len(_EDGE_OFFSETS) + 1)
+            light[:, edge] = (light[:, edge] + added) / (len(self._edge_rays) + 1)
         return light, sight, moment
 
     def _around(
         self, edge: I64, face: I64, sunlit: F32, open_sky: F32, poses: F64, moment: Moment, time_ns: int
     ) -> F32:
         """Sum of light (3, E) along the further rays of edge pixels (E,)."""
-        more = len(_EDGE_OFFSETS)
+        more = len(self._edge_rays)
         # Rays of one pixel go side by side: they mostly meet the same things.
         pixel = np.repeat(edge, more)
         aims = self._edge_rays[:, :, edge].transpose(1, 2, 0).reshape(3, -1)

@@ -12,7 +12,7 @@ from sim.sensors.scene_caster import Hits, Rays, SceneCaster
 from sim.sensors.shading import Fragments, Shader
 from sim.sensors.sky import Sky
 from sim.sensors.textures import TextureAtlas
-from sim.sensors.tiles import rotate_back
+from sim.sensors.tiles import rotate_back, tile_order
 from sim.sensors.tracks import ActorTracks
 from sim.weather import Weather
 
@@ -130,6 +130,10 @@ class Renderer:
         normal = seen.normal.take(asked, axis=1)
         faces = (daylight.sun_direction @ normal > 0) & (seen.distance_m[asked] < SHADOW_M)
         rows = np.flatnonzero(faces)
+        # Neighbours in the image may lie far apart in the world, and there it is that shadow rays pass actors.
+        place = seen.position_m.take(asked[rows], axis=1)[:2]
+        cell = (place - place.min(axis=1, initial=1e9)[:, None]).astype(np.int64)
+        rows = rows[tile_order(cell[1], cell[0])]
         origin = seen.position_m.take(asked[rows], axis=1) + _LIFT_M * normal.take(rows, axis=1)
         rays = Rays(origin_m=origin, direction=np.repeat(daylight.sun_direction[:, None], len(rows), axis=1))
         lit[rows] = ~self._caster.is_blocked(rays, _still(moment.tracks), VIEW_M)

@@ -93,18 +93,17 @@ class Shader:
 
     def _texture(self, seen: Fragments) -> F32:
         u, v = _surface_coordinates(seen.local_m, seen.local_normal)
-        kind = _TEXTURE[seen.material]
-        is_facade = seen.material == _FACADE
-        if is_facade.any():
-            blue, green, red = seen.albedo
-            kind = np.where(is_facade & (red > 1.6 * blue), _BRICK, kind)
-            kind = np.where(is_facade & (red < 1.12 * blue) & (green < 0.45), _PANELS, kind)
+        kind = _TEXTURE.take(seen.material)
+        walls = np.flatnonzero(seen.material == _FACADE)
+        blue, green, red = seen.albedo.take(walls, axis=1)
+        kind[walls[red > 1.6 * blue]] = _BRICK
+        kind[walls[(red < 1.12 * blue) & (green < 0.45)]] = _PANELS
         tint = np.ones((3, len(kind)), dtype=np.float32)
         # Paint has no texture, and far away every texture is its own mean.
         rows = np.flatnonzero((kind > 0) & (seen.footprint_m < _BLURRED_M))
-        slant = np.abs(np.einsum("in,in->n", seen.direction.take(rows, axis=1), seen.normal.take(rows, axis=1)))
-        footprint = seen.footprint_m[rows] / np.sqrt(np.maximum(slant, np.float32(0.02)))
-        tint[:, rows] = self._atlas.sample(kind[rows], u[rows], v[rows], footprint)
+        slant = np.abs(np.einsum("in,in->n", seen.direction, seen.normal)).take(rows)
+        footprint = seen.footprint_m.take(rows) / np.sqrt(np.maximum(slant, np.float32(0.02)))
+        tint[:, rows] = self._atlas.sample(kind.take(rows), u.take(rows), v.take(rows), footprint)
         # A second, slow pattern hides that the first repeats.
         ground = np.flatnonzero(seen.local_normal[2] > 0.7)
         tint[:, ground] *= self._atlas.sample_slow(u[ground], v[ground])

@@ -9,7 +9,6 @@ from perception.core.geometry import invert, quaternion_to_rotation, transform_p
 from perception.core.labels import points_in_box
 from perception.core.messages import CameraFrame, LidarSweep
 from perception.sources.kitti import PERIOD_NS, KittiSource
-from perception.sources.kitti_files import read_calibration
 
 pytestmark = pytest.mark.data
 
@@ -56,8 +55,8 @@ def test_boxes_project_onto_their_labelled_rectangles(root: Path, source: KittiS
         assert camera is not None
         lines = (root / f"training/label_2/{number:06d}.txt").read_text().splitlines()
         rectangles = [[float(v) for v in line.split()[4:8]] for line in lines if not line.startswith("DontCare")]
-        own = read_calibration(root / f"training/calib/{number:06d}.txt")
-        camera_SE3_ego = own.camera_SE3_velodyne @ invert(source.rig["velodyne"].ego_SE3_sensor)
+        mount = source.rig["image_2"].ego_SE3_sensor if frame.ego_SE3_sensor is None else frame.ego_SE3_sensor
+        camera_SE3_ego = invert(mount)
         for row, rectangle in enumerate(rectangles):
             corners = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
             rotation = quaternion_to_rotation(labels.quaternion_wxyz[row])
@@ -71,4 +70,5 @@ def test_the_first_frame_fits_the_rig_and_the_others_bring_their_camera(source: 
     frames = [m for m in source.messages() if isinstance(m, CameraFrame)]
     sizes = [(f.calibration.width_px, f.calibration.height_px) if f.calibration else None for f in frames]
     assert sizes == [None, (1242, 375), (1242, 375)]
+    assert [frame.ego_SE3_sensor is None for frame in frames] == [True, False, False]
     assert any("0.92 degrees" in note for note in source.notes)
