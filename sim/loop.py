@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from perception.core.messages import Signal
 from perception.core.results import PerceptionResult
+from sim.control import STANDSTILL_GAP_M
 from sim.ego import VehicleSpec, VehicleState, drive, footprint, state_from_pose
 from sim.obstacles import Obstacles
 from sim.path import Path, speed_profile
@@ -22,6 +23,7 @@ TICK_NS = 50_000_000
 LATERAL_MPS2 = 2.2
 PLANNED_BRAKING_MPS2 = 1.8
 ROUTE_SMOOTHING_M = 1.0
+START_SIGHT_M, START_SHARE = 80.0, 0.9
 LOOK_AHEAD_M = 120.0
 """Lights further than this are not looked at."""
 
@@ -52,10 +54,12 @@ class EgoLoop:
         self._junctions = junctions_on(world.net, route)
         first = state_from_pose(world.ego_at(0))
         self._s = float(self.path.project(np.array([[first.x_m, first.y_m]]), route.start_m)[0][0])
-        self.state = self._start = _beside(first, self.path, self._s, start)
-        world.set_ego(self.state.pose(self.spec))
         self._pending: deque[_Pending] = deque()
         self._heard: Heard | None = None
+        self.state = self._start = _beside(first, self.path, self._s, start)
+        if start.speed_mps is None:
+            self.state = self._start = replace(self.state, speed_mps=self._rolling_speed())
+        world.set_ego(self.state.pose(self.spec))
 
     @property
     def s_m(self) -> float:
@@ -99,6 +103,16 @@ class EgoLoop:
             heard=self._heard,
         )
 
+    def _rolling_speed(self) -> float:
+        """What traffic might drive here at time zero: an ego that stands on the road is run into."""
+        world, stations = self._world, np.arange(self.spec.front_m, START_SIGHT_M, 1.0)
+        line, _, _ = self.path.at(self._s + stations)
+        others = Obstacles.of(world.actors_at(0), world.models, float(world.ego_at(0).world_SE3_ego[2, 3]))
+        taken = others.occupied(line, self.spec.width_m / 2, np.zeros(1))[:, 0].any(axis=0)
+        gap = float(stations[np.argmax(taken)] if taken.any() else START_SIGHT_M) - self.spec.front_m - STANDSTILL_GAP_M
+        limit = float(self.path.sample(self._profile, np.array([self._s]))[0])
+        return min(START_SHARE * limit, math.sqrt(2 * PLANNED_BRAKING_MPS2 * max(gap, 0.0)))
+
     def _ahead(self, time_ns: int) -> Ahead:
         front = self._s + self.spec.front_m
         # Inside a junction its right of way still holds, until the ego is through.
@@ -127,4 +141,4 @@ def _beside(first: VehicleState, path: Path, s_m: float, start: StartConfig) -> 
     normal = np.array([-np.sin(heading[0]), np.cos(heading[0])])
     x, y = point[0] + start.offset_m * normal
     yaw = float(heading[0]) + start.heading_rad
-    return replace(first, x_m=float(x), y_m=float(y), yaw_rad=yaw, speed_mps=start.speed_mps)
+    return replace(first, x_m=float(x), y_m=float(y), yaw_rad=yaw, speed_mps=start.speed_mps or 0.0)

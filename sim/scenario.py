@@ -22,7 +22,8 @@ class StartConfig(Settings):
     offset_m: Annotated[float, Field(ge=-3, le=3)] = 0.0
     """Sideways from the middle of the lane, left positive."""
     heading_rad: Annotated[float, Field(ge=-0.5, le=0.5)] = 0.0
-    speed_mps: Annotated[float, Field(ge=0, le=40)] = 0.0
+    speed_mps: Annotated[float, Field(ge=0, le=40)] | None = None
+    """None: with the traffic, as fast as limits and whoever is ahead allow."""
 
 
 class ScenarioConfig(Settings):

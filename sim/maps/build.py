@@ -21,11 +21,11 @@ RESIDENTIAL = Street(kind="residential", speed_mps=8.33, sidewalk_m=2.5, parking
 TOWN = Street(kind="town", speed_mps=13.89, sidewalk_m=3.0, parking=True, priority=4)
 AVENUE = Street(kind="avenue", lanes=2, speed_mps=13.89, lane_width_m=3.3, sidewalk_m=3.5, priority=6)
 ARTERIAL = Street(kind="arterial", lanes=2, speed_mps=13.89, lane_width_m=3.3, sidewalk_m=3.5, bus=True, priority=8)
-RURAL = Street(kind="rural", speed_mps=22.22, lane_width_m=3.5, priority=5)
-LANE = Street(kind="rural", speed_mps=16.67, lane_width_m=3.2, priority=3)
-MOTORWAY = Street(kind="motorway", lanes=3, speed_mps=33.33, lane_width_m=3.75, bicycles=False, priority=10)
+RURAL = Street(kind="rural", speed_mps=16.67, lane_width_m=3.5, priority=5)
+LANE = Street(kind="rural", speed_mps=13.89, lane_width_m=3.2, priority=3)
+MOTORWAY = Street(kind="motorway", lanes=3, speed_mps=30.56, lane_width_m=3.75, bicycles=False, priority=10)
 RAMP = Street(kind="ramp", speed_mps=16.67, lane_width_m=3.75, bicycles=False, priority=7)
-RING = Street(kind="roundabout", speed_mps=8.33, lane_width_m=4.2, priority=9)
+RING = Street(kind="roundabout", speed_mps=7.5, lane_width_m=4.2, priority=9)
 APPROACH = Street(kind="town", speed_mps=13.89, sidewalk_m=2.5, priority=5)
 
 
@@ -73,7 +73,7 @@ def arterial() -> tuple[PlainNet, tuple[str, ...]]:
 def motorway() -> tuple[PlainNet, tuple[str, ...]]:
     """A closed motorway, two carriageways of three lanes, each with a rest area behind ramps."""
     net = PlainNet()
-    half, radius, gap = 420.0, 260.0, 3.0
+    half, radius, gap = 420.0, 400.0, 3.0
 
     def oval(share: float, offset: float) -> Point:
         """Point at a share of the way round, counter-clockwise from the middle of the south side."""
@@ -190,7 +190,7 @@ def rural() -> tuple[PlainNet, tuple[str, ...]]:
         return (x, y, hill(x, y))
 
     def bends(angle: float) -> tuple[float, float]:
-        r = 1 + 0.16 * math.sin(3 * angle + 0.4) + 0.06 * math.sin(7 * angle)
+        r = 1 + 0.10 * math.sin(3 * angle + 0.4) + 0.012 * math.sin(7 * angle)
         return (430 * r * math.cos(angle), 290 * r * math.sin(angle))
 
     corners = {"e": 0.0, "n": 1.7, "w": 3.3, "s": 4.6}
@@ -329,6 +329,7 @@ BUILDERS: dict[str, Callable[[], tuple[PlainNet, tuple[str, ...]]]] = {
 def build(name: str, target: Path) -> None:
     """Make one shipped network. Raises ConfigError without eclipse-sumo."""
     net, options = BUILDERS[name]()
+    net.round_corners()
     with tempfile.TemporaryDirectory() as folder:
         convert(net, Path(folder), target, options)
 

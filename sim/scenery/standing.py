@@ -18,7 +18,7 @@ from sim.settings import WorldSettings
 
 F64 = NDArray[np.float64]
 
-PLACE_M = 6.0
+PLACE_M = 6.4
 ZONE_M = 22.0
 SITE_M = (15.0, 9.0)
 
@@ -77,7 +77,7 @@ def _stand(
 
 
 def _parked(net: RoadMap, pool: Pool, share: float, zones: _Zones, rng: np.random.Generator) -> list[Standing]:
-    cars = [actor for actor in pool.of("hatchback", "saloon", "suv", "van") if actor.length_m < PLACE_M - 0.3]
+    cars = [actor for actor in pool.of("hatchback", "saloon", "suv", "van") if actor.length_m < PLACE_M - 0.8]
     found = []
     for lane in net.lanes.values():
         if lane.kind is not LaneKind.CLOSED:
@@ -87,7 +87,7 @@ def _parked(net: RoadMap, pool: Pool, share: float, zones: _Zones, rng: np.rando
             if rng.random() > share or zones.has(lane.name, float(at)):
                 continue
             actor = cars[int(rng.integers(len(cars)))]
-            point, yaw = _along(line, float(at + rng.uniform(-0.25, 0.25)), float(rng.uniform(-0.1, 0.02)))
+            point, yaw = _along(line, float(at + rng.uniform(-0.2, 0.2)), float(rng.uniform(-0.1, 0.02)))
             turned = np.pi if rng.random() < 0.07 else 0.0
             yaw += turned + float(rng.normal(0, 0.012))
             found.append(_stand(actor.model.name, point, yaw, attribute="vehicle.parked"))

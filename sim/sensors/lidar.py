@@ -80,11 +80,13 @@ class LidarSensor:
         world_SE3_lidar = ego_poses(scene, knots, capture_ns + offset) @ self._ego_SE3_sensor
         beams = self._in_world(world_SE3_lidar, direction)
         hits = self._cast(world_SE3_lidar, beams, capture_ns + offset, tracks, counts_hidden)
+        normal, albedo, material = self._caster.surfaces.fetch(np.maximum(hits.surface, 0))
         echoes = self._physics.receive(
-            incidence=self._incidence(beams, hits, tracks),
+            incidence=_incidence(beams, normal, hits, tracks),
             distance_m=hits.distance_m,
-            surface=hits.surface,
-            surfaces=self._caster.surfaces,
+            is_hit=hits.is_hit,
+            material=material,
+            albedo=albedo,
             shape=(config.columns, config.beams),
             rng=rng,
         )
@@ -168,13 +170,13 @@ class LidarSensor:
         back[order] = np.arange(len(order))
         return Hits(distance_m=distance[back], surface=surface[back], actor=actor[back], crossed=hits.crossed)
 
-    def _incidence(self, beams: F32, hits: Hits, tracks: ActorTracks) -> F32:
-        """Cosine (N,) between each beam and the normal of the surface it met."""
-        normal = self._caster.surfaces.normal.take(np.maximum(hits.surface, 0), axis=1)
-        on = np.flatnonzero(hits.actor >= 0)
-        turn = tracks.rotation[tracks.middle].astype(np.float32)[hits.actor[on]]
-        normal[:, on] = np.einsum("nij,jn->in", turn, normal.take(on, axis=1))
-        return np.asarray(np.abs(np.einsum("in,in->n", normal, beams)), dtype=np.float32)
+
+def _incidence(beams: F32, normal: F32, hits: Hits, tracks: ActorTracks) -> F32:
+    """Cosine (N,) between beams and surface normals (3, N), which on actors are given in the actor's frame."""
+    on = np.flatnonzero(hits.actor >= 0)
+    turn = tracks.rotation[tracks.middle].astype(np.float32)[hits.actor[on]]
+    normal[:, on] = np.einsum("nij,jn->in", turn, normal.take(on, axis=1))
+    return np.asarray(np.abs(np.einsum("in,in->n", normal, beams)), dtype=np.float32)
 
 
 def _continue(rays: Rays, rows: I64, by_m: F32) -> Rays:

@@ -8,11 +8,10 @@ from numpy.typing import NDArray
 
 from sim.rig import LidarConfig
 from sim.scene import MATERIAL_INDEX, MATERIAL_NAMES, MATERIALS
-from sim.sensors.surfaces import SurfaceTable
 from sim.weather import Weather
 
 F32 = NDArray[np.float32]
-I32 = NDArray[np.int32]
+U8 = NDArray[np.uint8]
 Bool = NDArray[np.bool_]
 
 _REFLECTIVITY: Final = np.array([MATERIALS[name].reflectivity for name in MATERIAL_NAMES], dtype=np.float32)
@@ -61,16 +60,15 @@ class LidarPhysics:
         *,
         incidence: F32,
         distance_m: F32,
-        surface: I32,
-        surfaces: SurfaceTable,
+        is_hit: Bool,
+        material: U8,
+        albedo: F32,
         shape: tuple[int, int],
         rng: np.random.Generator,
     ) -> Echoes:
-        """Echoes of beams in firing order; shape: columns and beams. incidence: (N,) cosine. surface: (N,), -1: sky."""
+        """Echoes of beams in firing order; shape: columns and beams. incidence: (N,) cosine. albedo: (3, N)."""
         n = len(distance_m)
-        is_hit = surface >= 0
-        material = surfaces.material[surface]
-        reflectivity = self._reflectivity(material, surfaces.albedo.take(np.maximum(surface, 0), axis=1))
+        reflectivity = self._reflectivity(material, albedo)
         mixed, is_mixed = self._mix_edges(np.where(is_hit, distance_m, np.float32(0)), is_hit, shape, rng)
         retro = is_hit & _IS_RETRO[material]
         # Rough surfaces fall off more slowly with the angle than Lambert's law: part of them faces the beam.
@@ -95,7 +93,7 @@ class LidarPhysics:
             is_airborne=is_airborne,
         )
 
-    def _reflectivity(self, material: NDArray[np.uint8], albedo: F32) -> F32:
+    def _reflectivity(self, material: U8, albedo: F32) -> F32:
         """Near infrared is not the visible colour, but dark paint is dark there too."""
         value = _REFLECTIVITY[material]
         paint = np.flatnonzero(material == _CAR_PAINT)

@@ -97,12 +97,12 @@ class RadarSensor:
         hits = self._cast(world_SE3_radar, fan, tracks)
         rows = np.flatnonzero(hits.is_hit & (hits.actor < 0) & (hits.distance_m <= self._config.max_range_m))
         distance = hits.distance_m[rows].astype(np.float64)
-        table, surface = self._caster.surfaces, hits.surface[rows]
-        normal = world_SE3_radar[:3, :3].T @ table.normal[:, surface].astype(np.float64)
+        world_normal, _, material = self._caster.surfaces.fetch(hits.surface[rows])
+        normal = world_SE3_radar[:3, :3].T @ world_normal.astype(np.float64)
         cosine = np.abs(np.einsum("in,in->n", fan[:, rows], normal))
         # A patch as wide as a ray is apart from the next, brightest where it faces the radar.
         area = np.minimum((distance * _FAN_STEP_RAD) ** 2, 4.0)
-        power = _RADAR[table.material[surface]] * area * (0.05 + cosine**2)
+        power = _RADAR[material] * area * (0.05 + cosine**2)
         flicker = rng.exponential(1.0, len(rows))
         return Scatterers(
             points_m=(fan[:, rows] * distance).T,

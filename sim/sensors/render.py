@@ -89,12 +89,11 @@ class Renderer:
         direction = rays.direction.take(rows, axis=1)
         origin = rays.origin_m.take(rows, axis=1) if rays.origin_m.shape[1] > 1 else rays.origin_m
         position = origin.astype(np.float32) + distance * direction
-        local_normal = table.normal.take(surface, axis=1)
+        local_normal, albedo, material = table.fetch(surface)
         local, normal = position.copy(), local_normal.copy()
         _into_actor_frames(moment.tracks, actor, local, normal)
         away = np.einsum("in,in->n", direction, normal) > 0
         normal[:, away] *= -1
-        material = table.material[surface]
         street = MATERIAL_INDEX["lamp_yellow"] if self.weather.is_dark else _NO_SIGNAL
         # The last entry answers row -1, the scenery: its lamps are street lamps.
         lit = np.append(moment.lit_signal, np.uint8(street))[actor]
@@ -107,7 +106,7 @@ class Renderer:
             local_m=local,
             local_normal=local_normal,
             material=material,
-            albedo=table.albedo.take(surface, axis=1),
+            albedo=albedo,
             glow=glow_of(material, surface.astype(np.int64) // 2, lit, self.weather),
         )
         return Sight(rays=rays, hits=hits, rows=rows, fragments=fragments)

@@ -18,7 +18,7 @@ Bool = NDArray[np.bool_]
 
 _DOME_SIDE: Final = round(DOME**0.5)
 
-_VISIBLE: Final = np.float32(0.04)
+_VISIBLE: Final = np.float32(0.06)
 """Step of the root of light that shows as a jagged edge."""
 
 
@@ -57,7 +57,7 @@ class Screen:
     def sunlit(self, sight: Sight, face: I64, renderer: Renderer, moment: Moment) -> F32:
         """Whether the sun reaches what each pixel shows, (N,) 0 or 1.
 
-        A pixel takes the answer of the one of its 2x2 that asked, if both show the same face and no shadow ends nearby.
+        First one of 2x2 pixels asks, then those that these leave unsettled.
         """
         lit = np.ones(len(self), dtype=np.float32)
         if renderer.is_ambient:
@@ -65,14 +65,29 @@ class Screen:
         asks = self._asks[sight.rows]
         asked = np.flatnonzero(asks)
         lit[sight.rows[asked]] = renderer.sunlit(sight, asked, moment)
-        half, kernel = self.to_image(lit)[::2, ::2], np.ones((3, 3), dtype=np.uint8)
-        unsure = cv2.erode(half, kernel) != cv2.dilate(half, kernel)
-        known = self._spread(half)
-        settled = ~self._spread(unsure) & (self._spread(self.to_image(face)[::2, ::2]) == face)
-        lit[settled] = known[settled]
+        settled = self._settle(lit, face)
         left = np.flatnonzero(~asks & ~settled[sight.rows])
         lit[sight.rows[left]] = renderer.sunlit(sight, left, moment)
         return lit
+
+    def _settle(self, lit: F32, face: I64) -> Bool:
+        """Let pixels take the answer of the four that asked around them, in place; True (N,) where that settles it.
+
+        Only those that show the same face count, and they must agree.
+        """
+        asked, faces = self.to_image(lit)[::2, ::2] > 0, self.to_image(face)
+        bright, dark = np.zeros(self.shape, dtype=bool), np.zeros(self.shape, dtype=bool)
+        for down in (0, 1):
+            for right in (0, 1):
+                pad = ((0, down), (0, right))
+                answer = np.pad(asked, pad, "edge")[down:, right:]
+                same = self._spread(np.pad(faces[::2, ::2], pad, "edge")[down:, right:]) == faces
+                answer = self._spread(answer)
+                bright |= same & answer
+                dark |= same & ~answer
+        settled: Bool = (bright ^ dark).ravel()[self.place]
+        lit[settled] = bright.ravel()[self.place[settled]]
+        return settled
 
     def open_sky(self, sight: Sight, renderer: Renderer, moment: Moment) -> F32:
         """Share of the sky (N,) that reaches each pixel's surface: one direction from each that asks, averaged."""
@@ -89,8 +104,6 @@ class Screen:
         return np.asarray(share.ravel()[self.place], dtype=np.float32)
 
     def _spread(self, half: NDArray[Any]) -> NDArray[Any]:
-        """An image of half the size (H/2, W/2) back to all pixels (N,)."""
-        height, width = self.shape
-        full: NDArray[Any] = half.repeat(2, axis=0)[:height].repeat(2, axis=1)[:, :width]
-        spread: NDArray[Any] = full.ravel()[self.place]
-        return spread
+        """An image of half the size, rounded up, to full size (H, W)."""
+        full: NDArray[Any] = half.repeat(2, axis=0)[: self.shape[0]].repeat(2, axis=1)
+        return full[:, : self.shape[1]]

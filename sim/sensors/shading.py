@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from sim.scene import MATERIAL_INDEX, MATERIAL_NAMES, MATERIALS
 from sim.sensors.lamps import Lamps
-from sim.sensors.sky import Daylight
+from sim.sensors.sky import Daylight, doubled
 from sim.sensors.textures import TEXTURES, TextureAtlas
 from sim.weather import Weather
 
@@ -121,11 +121,13 @@ class Shader:
         direction, normal = seen.direction.take(rows, axis=1), seen.normal.take(rows, axis=1)
         cosine = -np.einsum("in,in->n", direction, normal)
         mirrored = direction + 2 * cosine * normal
-        fresnel = specular[rows] * (np.float32(0.06) + np.float32(0.94) * (1 - np.clip(cosine, 0, 1)) ** 5)
+        grazing = 1 - np.clip(cosine, 0, 1)
+        # Schlick's approximation of Fresnel's law (1994).
+        fresnel = specular[rows] * (np.float32(0.06) + np.float32(0.94) * doubled(grazing, 2) * grazing)
         fresnel += np.float32(0.12) * (seen.material[rows] == _WINDOW)
         mirror = self._daylight.gradient(mirrored) * (np.float32(0.5) + np.float32(0.5) * open_sky[rows])
         toward_sun = np.clip(self._daylight.sun_direction @ mirrored, 0, 1)
-        mirror += self._daylight.sun[:, None] * (np.float32(18.0) * toward_sun**220 * (facing[rows] > 0))
+        mirror += self._daylight.sun[:, None] * (np.float32(18.0) * doubled(toward_sun, 8) * (facing[rows] > 0))
         kept = radiance[:, rows]
         radiance[:, rows] = kept + (mirror - kept) * np.minimum(fresnel, np.float32(0.9))
 

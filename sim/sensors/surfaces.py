@@ -20,29 +20,32 @@ SLOT_SPACING = 2.5
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SurfaceTable:
-    """One column a triangle: scenery first, then all models of the library; S in all.
+    """One row a triangle: scenery first, then all models of the library; S in all.
 
-    normal: (3, S) float32 unit, in the world for scenery and in the actor's frame for models. material: (S,) uint8.
-    albedo: (3, S) float32 linear blue, green, red. face: (S,) int64, equal for triangles that look alike and lie alike.
+    look: (S, 8) float32, a row a triangle so that one fetch brings all: unit normal (in the world for scenery, in the
+    actor's frame for models), albedo (linear blue, green, red), material, unused. material: (S,) uint8. face: (S,)
+    int64, equal for triangles that look alike and lie alike.
     """
 
-    normal: F32
+    look: F32
     material: NDArray[np.uint8]
-    albedo: F32
     face: I64
 
     @classmethod
     def of(cls, meshes: Iterable[Mesh]) -> "SurfaceTable":
         every = tuple(meshes)
-        normal = np.concatenate([_normals(mesh) for mesh in every], axis=1)
         material = np.concatenate([mesh.material for mesh in every])
         color = np.concatenate([mesh.color_rgb for mesh in every])
-        return cls(
-            normal=normal,
-            material=material,
-            albedo=np.ascontiguousarray(srgb_to_linear(color[:, ::-1]).T),
-            face=_face_keys(normal, material, color),
-        )
+        look = np.zeros((len(material), 8), dtype=np.float32)
+        look[:, :3] = np.concatenate([_normals(mesh) for mesh in every])
+        look[:, 3:6] = srgb_to_linear(color[:, ::-1])
+        look[:, 6] = material
+        return cls(look=look, material=material, face=_face_keys(look[:, :3], material, color))
+
+    def fetch(self, surface: NDArray[np.int32]) -> tuple[F32, F32, NDArray[np.uint8]]:
+        """Normal and albedo (3, N) and material (N,) of triangles (N,)."""
+        columns = np.ascontiguousarray(self.look.take(surface, axis=0).T)
+        return columns[:3], columns[3:6], columns[6].astype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -109,13 +112,13 @@ def _normals(mesh: Mesh) -> F32:
     corner = mesh.vertices_m[mesh.triangles].astype(np.float64)
     across = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
     length = np.linalg.norm(across, axis=1, keepdims=True)
-    return np.asarray((across / np.maximum(length, 1e-12)).T, dtype=np.float32)
+    return np.asarray(across / np.maximum(length, 1e-12), dtype=np.float32)
 
 
 def _face_keys(normal: F32, material: NDArray[np.uint8], color: NDArray[np.uint8]) -> I64:
     # Coarse directions: neighbours on a gently curved road or a car's roof count as one face.
     direction = np.round(normal * 3).astype(np.int64) + 3
-    key = (direction[0] * 7 + direction[1]) * 7 + direction[2]
+    key = (direction[:, 0] * 7 + direction[:, 1]) * 7 + direction[:, 2]
     shade = color.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
     return np.asarray(((key * 256 + material) << 24) + shade, dtype=np.int64)
 

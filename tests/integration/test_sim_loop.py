@@ -54,7 +54,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def _scenario(rig: str, *settings: str) -> ScenarioConfig:
     small = ("duration_s=1.5", "scenery.buildings=false", "scenery.trees_per_km=2", "route_length_m=400", "seed=5")
-    return load_scenario(None, [f"rig={rig}", *small, *settings])
+    return load_scenario(None, [f"rig={rig}", *small, "traffic.warmup_s=5", "traffic.max_vehicles=40", *settings])
 
 
 def _digest(messages: Iterator[AnyMessage]) -> str:

@@ -85,7 +85,9 @@ def test_cars_are_more_than_boxes_and_cheap_enough(pool: Pool) -> None:
         mesh = actor.model.phases[0]
         assert 250 <= len(mesh.triangles) <= 900
         seen = set(mesh.material.tolist())
-        assert {MATERIAL_INDEX[name] for name in ("car_paint", "glass", "tyre", "headlight", "taillight", "plate")} <= seen
+        assert {
+            MATERIAL_INDEX[name] for name in ("car_paint", "glass", "tyre", "headlight", "taillight", "plate")
+        } <= seen
         # A box fills its bounding volume; a car with bonnet and sloping screens does not.
         filled = volume_m3(mesh.vertices_m, mesh.triangles) / float(np.prod(actor.model.box_size_m))
         assert 0.35 < filled < 0.85, actor.model.name

@@ -86,7 +86,7 @@ def test_pitch_looks_down_and_roll_turns_about_the_view(tmp_path: Path) -> None:
         ({"mount": {"x_m": 1, "y_m": 0, "z_m": -0.5}}, r"mount\.z_m.*greater than 0"),
         ({"mount": {"x_m": 80, "y_m": 0, "z_m": 1}}, r"mount\.x_m.*less than or equal to 15"),
         ({"timing": {"rate_hz": 10, "jitter_ms": 60}}, r"jitter_ms 60.0 must be at most a quarter of the period, 25"),
-        ({"shutter": "global"}, r"shutter: no such field; known here: exposure_ms, height_px, intrinsics"),
+        ({"shutter": "global"}, r"shutter: no such field; known here: edge_rays, exposure_ms, height_px"),
         ({"type": "sonar"}, r"sonar.*camera.*lidar.*radar"),
         ({"name": "ego"}, r"the name 'ego' is taken"),
     ],

@@ -14,7 +14,7 @@ from sim.maps import plain
 from sim.maps.area import drivable_grid
 from sim.maps.build import BUILDERS, build
 from sim.maps.catalog import FOLDER, load_map, map_names
-from sim.maps.lines import arc_lengths, at_arc, offset, resample
+from sim.maps.lines import arc_lengths, at_arc, headings, offset, resample, without_doubles
 from sim.maps.net import LaneKind, RoadMap, read_net
 from sim.maps.relief import Relief, relief_of
 from sim.settings import WorldSettings
@@ -72,9 +72,21 @@ def test_what_each_map_is_for(maps: dict[str, RoadMap]) -> None:
         assert any(connection.signal for connection in maps[town].connections)
     assert LaneKind.BUS in kinds["arterial"]
     assert max(edge.speed_mps for edge in maps["motorway"].edges.values()) > 30
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bends_can_be_driven_at_the_speed_that_is_allowed_there(maps: dict[str, RoadMap], name: str) -> None:
+    for lane in maps[name].lanes.values():
+        if lane.kind in (LaneKind.DRIVE, LaneKind.BUS) and lane.length_m > 24:
+            yaw = np.unwrap(headings(resample(without_doubles(lane.shape_m), 2.0)))
+            curvature = np.abs(yaw[6:] - yaw[:-6]) / 12.0
+            assert lane.speed_mps**2 * curvature.max() < 4.0, lane.name
+
+
+def test_ways_that_only_some_maps_have(maps: dict[str, RoadMap]) -> None:
+    kinds = {name: {lane.kind for lane in net.lanes.values()} for name, net in maps.items()}
     assert LaneKind.SIDEWALK not in kinds["motorway"]
     assert not maps["rural"].is_flat
-    # Roundabouts are one-way rings: leaving an entry, three turns to the next arm lead round.
     assert sum(edge.kind == "roundabout" for edge in maps["roundabouts"].edges.values()) >= 12
 
 
