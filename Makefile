@@ -34,7 +34,12 @@ endif
 	touch $@
 
 demo: setup
-	$(BIN)/perception demo --out out/demo
+	rm -rf out/demo && mkdir -p out/demo
+	$(BIN)/perception consume --json --timeout 300 > out/demo/results.jsonl & \
+	$(BIN)/perception sim --scenario closed_loop --duration 10 --wait-for-consumer --record out/demo/drive \
+	  --video out/demo/video.mp4 --pictures out/demo/pictures; \
+	status=$$?; wait; test $$status -eq 0
+	@echo "out/demo: video.mp4, pictures/, results.jsonl (what a consumer got), drive/ (a nuScenes root: perception replay out/demo/drive)"
 
 test: setup
 	$(BIN)/python -m pytest $(TESTS)

@@ -17,9 +17,11 @@ Mask = NDArray[np.bool_]
 TIMES_S = np.array([0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5, 6.0])
 CHOICES_MPS2 = np.array([2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0, -8.0])
 SIGHT_M = 90.0
-SIDE_MARGIN_M, STANDING_MARGIN_M = 0.35, 0.2
+SIDE_MARGIN_M, STANDING_MARGIN_M = 0.35, 0.1
+ASIDE_ROOM_M, MAX_ASIDE_M, ASIDE_AHEAD_M = 0.5, 0.7, 20.0
 LINE_GAP_M = 1.0
 """Where it stops before a stop line."""
+LONG_HALF_M, LONG_NEAR_M, LONG_GAP_M = 3.5, 45.0, 7.0
 COMFORT_STOP_MPS2 = 3.0
 """A yellow light is passed where stopping would take more."""
 HARD_STOP_MPS2 = 4.0
@@ -43,6 +45,8 @@ class OracleDriver:
         others = situation.obstacles.near(np.array([state.x_m, state.y_m]), SIGHT_M)
         stations = np.arange(-spec.rear_overhang_m, min(SIGHT_M, 25.0 + 6.0 * state.speed_mps), 1.0)
         line, heading, _ = situation.path.at(situation.s_m + stations)
+        aside = _room_beside(situation, others)
+        line = line + aside * np.stack([-np.sin(heading), np.cos(heading)], axis=1)
         taken = _taken(situation, others, line, stations)
         is_leader = _is_ahead_now(taken, stations, spec.front_m)
         profile = situation.profile_mps
@@ -52,7 +56,8 @@ class OracleDriver:
             along_profile(situation.path, profile, situation.s_m, state.speed_mps),
         )
         acceleration = min(acceleration, _behind_leaders(situation, others, taken, stations, heading, is_leader))
-        acceleration = min(acceleration, _before_line(situation))
+        gap = _line_gap(situation, others)
+        acceleration = min(acceleration, _before_line(situation, gap))
         # Who stands is in the way as a leader or not at all: braking beside a parked car helps nobody.
         comes = ~is_leader & (others.speed_mps > STANDING_MPS) & _is_seen(situation, others)
         crossing = _crossing(situation, others, taken, comes)
@@ -61,14 +66,36 @@ class OracleDriver:
                 situation, others, taken, stations
             )
             if is_closed:
-                acceleration = min(acceleration, _stop_before(situation, situation.ahead.enter_m))
+                acceleration = min(acceleration, _stop_before(situation, situation.ahead.enter_m, gap))
             crossing &= stations < situation.ahead.enter_m
         elif situation.ahead.enter_m <= spec.front_m:
             # Who is inside gets out of the way first: waiting there is what others do not expect.
             crossing &= (TIMES_S <= INSIDE_S)[:, None]
         acceleration = _clear_of(crossing, stations, acceleration, situation)
-        steer = steer_along(situation.path, situation.s_m, situation.offset_m, state, spec)
+        steer = steer_along(situation.path, situation.s_m, situation.offset_m - aside, state, spec)
         return DriveTarget(steer_rad=steer, acceleration_mps2=acceleration)
+
+
+def _room_beside(situation: Situation, others: Obstacles) -> float:
+    """How far to keep to the left of the path (right: negative) to pass those who stand close beside it."""
+    still = others.rows(others.speed_mps <= STANDING_MPS)
+    if len(still) == 0:
+        return 0.0
+    corners = still.corners_m()
+    outline = np.concatenate([corners, (corners + np.roll(corners, 1, axis=1)) / 2], axis=1)
+    s, offset = situation.path.project(outline.reshape(-1, 2), situation.s_m)
+    away = s.reshape(outline.shape[:2]) - situation.s_m
+    offset = offset.reshape(outline.shape[:2])
+    is_near = ((away > -2.0) & (away < ASIDE_AHEAD_M)).any(axis=1)
+    inner = np.abs(offset).min(axis=1) - situation.spec.width_m / 2
+    lies_left = (offset > 0).all(axis=1)
+    is_beside = (
+        is_near & (lies_left | (offset < 0).all(axis=1)) & (inner < ASIDE_ROOM_M) & (inner > ASIDE_ROOM_M - MAX_ASIDE_M)
+    )
+    need = np.where(is_beside, ASIDE_ROOM_M - inner, 0.0)
+    to_right, to_left = need[lies_left].max(initial=0.0), need[~lies_left].max(initial=0.0)
+    # Between two of them the middle.
+    return float(to_left - to_right) if min(to_left, to_right) == 0.0 else float(to_left - to_right) / 2
 
 
 def _taken(situation: Situation, others: Obstacles, line: F64, stations: F64) -> Mask:
@@ -135,7 +162,7 @@ def _behind_leaders(
     return lowest
 
 
-def _before_line(situation: Situation) -> float:
+def _before_line(situation: Situation, gap_m: float) -> float:
     """Acceleration that stops at the line of a red light, or of a yellow one that can still be obeyed."""
     ahead, state = situation.ahead, situation.state
     room = ahead.line_m - situation.spec.front_m - LINE_GAP_M
@@ -143,13 +170,22 @@ def _before_line(situation: Situation) -> float:
         return math.inf
     if ahead.signal is Signal.YELLOW and stop_in(state.speed_mps, room) < -COMFORT_STOP_MPS2:
         return math.inf
-    return _stop_before(situation, ahead.line_m)
+    return _stop_before(situation, ahead.line_m, gap_m)
 
 
-def _stop_before(situation: Situation, line_m: float) -> float:
-    """Acceleration that ends at standstill with the bumper a little before a line."""
+def _line_gap(situation: Situation, others: Obstacles) -> float:
+    """Where to stop before a line: further back while something long turns, whose tail cuts the corner."""
+    turns = (others.half_m[:, 0] > LONG_HALF_M) & (others.speed_mps > STANDING_MPS)
+    away = others.center_m - np.array([situation.state.x_m, situation.state.y_m])
+    meets = np.cos(others.yaw_rad - situation.state.yaw_rad) < 0.7
+    is_near = np.linalg.norm(away, axis=1) < LONG_NEAR_M
+    return LONG_GAP_M if bool((turns & meets & is_near).any()) else LINE_GAP_M
+
+
+def _stop_before(situation: Situation, line_m: float, gap_m: float) -> float:
+    """Acceleration that ends at standstill with the bumper `gap_m` before a line."""
     state, spec = situation.state, situation.spec
-    room = line_m - spec.front_m - LINE_GAP_M
+    room = line_m - spec.front_m - gap_m
     smooth = idm(state.speed_mps, math.inf, max(room, 0.0) + STANDSTILL_GAP_M, 0.0, spec)
     return smooth if state.speed_mps > 0.5 or room > 0.5 else min(smooth, -1.0)
 

@@ -52,7 +52,7 @@ def vehicle_types_xml(plan: TrafficPlan) -> str:
         )
     lines.append(
         f'<vType id="{EGO}" vClass="passenger" length="{plan.ego_length_m}" width="{plan.ego_width_m}" '
-        'accel="2.0" decel="3.5" sigma="0.2" speedFactor="1.0" minGapLat="0.6" lcSpeedGain="0.3"/>'
+        'accel="2.0" decel="3.5" sigma="0.2" speedFactor="1.0" speedDev="0" minGapLat="0.6" lcSpeedGain="0.3"/>'
     )
     return "<additional>\n" + "\n".join(lines) + "\n</additional>\n"
 

@@ -16,6 +16,8 @@ from perception.sync.compensation import sweep_at_reference
 from perception.sync.ego_estimator import EgoMotionEstimator
 
 MOTION_SPAN_NS = 300_000_000
+KEYFRAME_NS = 490_000_000
+"""nuScenes labels at 2 Hz; of labels that come faster, those nearer than this to the last one are left out."""
 
 
 def open_recorder(path: Path, source: Source) -> Recorder:
@@ -27,19 +29,24 @@ def open_recorder(path: Path, source: Source) -> Recorder:
         raise UsageError(f"--record {path}: no recorder writes {path.suffix} files; give a folder for a nuScenes root")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UsageError(f"--record {path}: it exists and is not an empty folder; choose another name")
-    return _CompensatingRecorder(path, source)
+    return _FittingRecorder(path, source)
 
 
-class _CompensatingRecorder:
-    """Deskews raw sweeps on their way into a nuScenes root, which has no place for the points' own times."""
+class _FittingRecorder:
+    """Fits a drive to a nuScenes root: deskews raw sweeps, as points have no times there, and labels at 2 Hz."""
 
     def __init__(self, path: Path, source: Source) -> None:
         self._rig = source.rig
         self._estimator = EgoMotionEstimator(source.rig)
+        self._labelled_ns: int | None = None
         self._recorder = NuScenesRecorder(path, source.rig, source.drive_id, compensate=self._compensate)
 
     def write(self, item: AnyMessage | PerceptionResult | Labels) -> None:
-        if not isinstance(item, PerceptionResult | Labels):
+        if isinstance(item, Labels):
+            if self._labelled_ns is not None and item.reference_ns - self._labelled_ns < KEYFRAME_NS:
+                return
+            self._labelled_ns = item.reference_ns
+        elif not isinstance(item, PerceptionResult):
             self._estimator.observe(item)
         self._recorder.write(item)
 

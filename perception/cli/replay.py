@@ -10,7 +10,6 @@ import click
 from perception.cli.display import ReplayDisplay, open_display
 from perception.cli.main import EXIT_DONE, EXIT_FAILED, EXIT_LOSSES
 from perception.cli.options import RateType, output_options, service_config, service_options
-from perception.cli.pictures import PictureWriter
 from perception.cli.recording import open_recorder
 from perception.core.bundle import DropCause
 from perception.core.errors import QueueError
@@ -20,6 +19,7 @@ from perception.pipeline.replay import ReplayOptions, RunSummary
 from perception.queues.open import open_queue
 from perception.runtime.engines import open_engine
 from perception.sources.open import open_drive
+from perception.viewer.sinks import PictureFolder
 
 LOSSES = frozenset({DropCause.UNREADABLE, DropCause.OVERLOAD, DropCause.OVERFLOW, DropCause.LATE})
 """What makes a replay end with exit code 3; images that no reference time wanted are not losses."""
@@ -92,7 +92,7 @@ def replay(
         display = stack.enter_context(open_display(source, as_json=as_json, quiet=quiet))
         recorders: list[Recorder] = [open_recorder(record, source)] if record else []
         if pictures:
-            recorders.append(PictureWriter(source, pictures, every=PICTURE_EVERY))
+            recorders.append(PictureFolder(source, pictures, every=PICTURE_EVERY))
         for recorder in recorders:
             stack.enter_context(contextlib.closing(recorder))
         queue = stack.enter_context(contextlib.closing(open_queue(config.queue.url, config.queue)))

@@ -193,8 +193,8 @@ def _to_actor_frames(
         # One segment for a tile: its few rays past a knot go on at the same pace, by micrometres at most.
         segment, share = tracks.place(in_tiles(time_ns[None])[0, tile])
         here = position[segment, actor].T[:, :, None]
-        start = origin - here
-        start -= share * (position[segment + 1, actor].T[:, :, None] - here)
+        # Rays of one origin still start from many places in the frame of an actor that moves.
+        start = origin - (here + share * (position[segment + 1, actor].T[:, :, None] - here))
         angle = share * tracks.turn_rad[segment, actor].astype(np.float32)[:, None]
         cos, sin = np.cos(angle), np.sin(angle)
         start, step = _turn_back(start, cos, sin), _turn_back(step, cos, sin)

@@ -1,6 +1,7 @@
 """The drivers on a straight road and in a bend: keeping the lane, stopping, yielding, braking."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from sim.drivers import ConstantDriver, HintsDriver, make_driver
 from sim.obstacles import overlaps
 from sim.oracle import OracleDriver
 from sim.situation import Ahead, Heard, Situation
-from tests.unit.sim_situations import LIMIT_MPS, SPEC, bend, ego, run, situation, straight
+from tests.unit.sim_situations import LIMIT_MPS, SPEC, Actor, bend, ego, run, situation, straight
 
 
 def _touches(seen: list[Situation]) -> bool:
@@ -170,3 +171,24 @@ def test_hints_stop_without_results_and_on_old_ones() -> None:
 def test_an_unknown_driver_is_named_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="oracle, hints, constant"):
         make_driver("nobody")
+
+
+def test_oracle_passes_close_beside_who_stands_with_room_between() -> None:
+    close: list[Actor] = [(1, "car", 60.0, -1.95, 0.0, 0.0), (2, "pedestrian", 90.0, 1.35, 0.0, 0.0)]
+    seen = run(OracleDriver(), straight(), ego(10.0), 14.0, close)
+    assert not _touches(seen)
+    assert seen[-1].s_m > 100.0
+    assert max(s.offset_m for s in seen if 55 < s.s_m < 60) > 0.15
+    assert min(s.offset_m for s in seen if 84 < s.s_m < 90) < -0.1
+
+
+def test_oracle_waits_before_a_junction_until_it_can_leave_it() -> None:
+    def at_line(actors: Sequence[Actor], priority: bool) -> float:
+        ahead = Ahead(has_priority=priority, enter_m=SPEC.front_m + 12.0, leave_m=SPEC.front_m + 27.0)
+        return OracleDriver().act(situation(ego(6.0), straight(), actors, ahead)).acceleration_mps2
+
+    blocked: list[Actor] = [(1, "car", SPEC.front_m + 32.0, 0.0, 0.0, 0.2)]
+    moving: list[Actor] = [(1, "car", SPEC.front_m + 32.0, 0.0, 0.0, 9.0)]
+    crossing: list[Actor] = [(1, "car", SPEC.front_m + 20.0, -22.0, math.pi / 2, 8.0)]
+    assert at_line(blocked, True) < -0.5 < at_line(moving, True)
+    assert at_line(crossing, False) < -0.5 < at_line([], False)

@@ -45,7 +45,10 @@ def scenery(net: RoadMap, pool: Pool) -> Scenery:
 def _of(scenery: Scenery, material: str) -> NDArray[np.float64]:
     """Corners (T, 3, 3) of the triangles of a material."""
     mesh = scenery.mesh
-    return mesh.vertices_m[mesh.triangles[mesh.material == MATERIAL_INDEX[material]]].astype(np.float64)
+    corners: NDArray[np.float64] = mesh.vertices_m[mesh.triangles[mesh.material == MATERIAL_INDEX[material]]].astype(
+        float
+    )
+    return corners
 
 
 def test_equal_settings_grow_equal_bytes_and_other_seeds_other_towns(

@@ -1,5 +1,7 @@
 """From steps to motion: bodies follow their front like real ones, states are smooth, jumps fade."""
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -83,7 +85,7 @@ def test_velocity_is_the_derivative_of_position_and_both_are_continuous() -> Non
             time_ns = piece.start_ns + int(at * 1e9)
             (before, _), (after, _) = piece.at(time_ns - 100_000), piece.at(time_ns + 100_000)
             assert np.allclose((after - before) / 2e-4, piece.at(time_ns)[1], atol=1e-4)
-    for one, other in zip(pieces, pieces[1:], strict=False):
+    for one, other in pairwise(pieces):
         for left, right in zip(one.at(other.start_ns), other.at(other.start_ns), strict=True):
             assert np.allclose(left, right, atol=1e-9)
 

@@ -1,12 +1,10 @@
-"""Pictures of a running replay: composes what messages and results say about one reference time, every so often."""
+"""Puts messages and a result together into what there is to draw at its reference time."""
 
 from collections import deque
-from pathlib import Path
 
 import cv2
 import numpy as np
 
-from perception.core.labels import Labels
 from perception.core.messages import AnyMessage, CameraFrame, LidarSweep, RadarScan
 from perception.core.motion import EgoMotion
 from perception.core.ports import Source
@@ -15,41 +13,30 @@ from perception.core.rig import Modality
 from perception.core.stages import CameraView
 from perception.sync.compensation import scan_at_reference, sweep_at_reference
 from perception.sync.ego_estimator import EgoMotionEstimator
-from perception.viewer.picture import Image, Scene, draw_scene
+from perception.viewer.picture import Image, Scene
 
 KEPT_MESSAGES = 32
 """Messages of each sensor kept until a result asks for them."""
 MOTION_SPAN_NS = 300_000_000
+LARGE_PX = 1000
+"""Images wider than this are decoded at half their size: a tile of a picture is smaller still."""
 
 
-class PictureWriter:
-    """Writes `NNNNNN.png` into `folder` for every `every`-th result."""
+class SceneComposer:
+    """Remembers the latest messages of a source and finds those that a result was made of."""
 
-    def __init__(self, source: Source, folder: Path, *, every: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, source: Source) -> None:
         self._source = source
-        self._folder = folder
-        self._every = every
         self._estimator = EgoMotionEstimator(source.rig)
         self._kept: dict[str, deque[AnyMessage]] = {}
 
-    def write(self, item: AnyMessage | PerceptionResult | Labels) -> None:
-        """Remember a message, draw a result."""
-        if isinstance(item, PerceptionResult):
-            if item.sequence % self._every == 0:
-                self._draw(item)
-        elif not isinstance(item, Labels):
-            self._estimator.observe(item)
-            self._kept.setdefault(item.sensor, deque(maxlen=KEPT_MESSAGES)).append(item)
+    def observe(self, message: AnyMessage) -> None:
+        """Remember a message; call it before the session sees it."""
+        self._estimator.observe(message)
+        self._kept.setdefault(message.sensor, deque(maxlen=KEPT_MESSAGES)).append(message)
 
-    def close(self) -> None:
-        """Every picture is complete as soon as it is drawn."""
-
-    def _draw(self, result: PerceptionResult) -> None:
-        picture = draw_scene(self._scene(result))
-        (self._folder / f"{result.sequence:06d}.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
-
-    def _scene(self, result: PerceptionResult) -> Scene:
+    def compose(self, result: PerceptionResult) -> Scene:
+        """What there is to draw of `result`: sensors, labels and what was perceived."""
         motion = self._estimator.motion_at(result.reference_ns, MOTION_SPAN_NS)
         used = {
             status.name: message
@@ -83,7 +70,8 @@ class PictureWriter:
             reference_SE3_camera=motion.at(frame.capture_ns) @ mount,
             age_ns=result.reference_ns - frame.capture_ns,
         )
-        pixels = cv2.imdecode(np.frombuffer(frame.data, dtype=np.uint8), cv2.IMREAD_REDUCED_COLOR_2)
+        how = cv2.IMREAD_REDUCED_COLOR_2 if camera.width_px > LARGE_PX else cv2.IMREAD_COLOR
+        pixels = cv2.imdecode(np.frombuffer(frame.data, dtype=np.uint8), how)
         return view, np.asarray(pixels, dtype=np.uint8)
 
     def _find(self, sensor: str, capture_ns: int) -> AnyMessage | None:
