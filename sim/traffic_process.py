@@ -60,6 +60,7 @@ class Simulation:
         self._last: dict[str, tuple[float, float]] = {}
         self._wanted = dict(plan.counts)
         self._ego_at = (math.inf, math.inf)
+        self._ego_row = np.zeros(4)
         self._is_ego_taken = False
         self._classes: dict[str, str] = {}
         self._usable = {name: usable_edges(plan.net, name) for name in plan.counts}
@@ -106,8 +107,13 @@ class Simulation:
             rows.append(self._row(name, person.getPosition(name), person.getAngle(name), is_raised))
         rows.sort()
         columns: tuple[Any, ...] = tuple(zip(*rows, strict=True)) if rows else ((),) * 6
-        x, y = vehicle.getPosition(EGO)
-        self._ego_at = (x, y)
+        if EGO in vehicle.getIDList():
+            (x, y), speed = vehicle.getPosition(EGO), vehicle.getSpeed(EGO)
+            self._ego_row = np.array([x, y, _yaw(vehicle.getAngle(EGO)), speed])
+            self._ego_at = (x, y)
+        else:
+            # Arrived where a map has a dead end: it stays there.
+            self._ego_row = np.append(self._ego_row[:3], 0.0)
         signals = self._sumo.trafficlight
         return TrafficFrame(
             actor_id=np.array(columns[0], dtype=np.int64),
@@ -115,7 +121,7 @@ class Simulation:
             front_m=np.array([columns[2], columns[3]], dtype=np.float64).T.reshape(-1, 2),
             yaw_rad=np.array(columns[4], dtype=np.float64),
             is_raised=np.array(columns[5], dtype=np.bool_),
-            ego=np.array([x, y, _yaw(vehicle.getAngle(EGO)), vehicle.getSpeed(EGO)]),
+            ego=self._ego_row,
             signals={name: signals.getRedYellowGreenState(name) for name in signals.getIDList()},
         )
 

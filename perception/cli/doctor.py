@@ -65,7 +65,7 @@ def _libraries() -> Finding:
 
 
 def _open3d() -> Finding:
-    from perception.sync.open3d_loader import load_open3d
+    from perception.core.open3d_loader import load_open3d
 
     try:
         return Finding("open3d loads", True, str(load_open3d().__version__))

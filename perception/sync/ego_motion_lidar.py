@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from perception.core.geometry import integrate_twist, rotation_log
 from perception.core.messages import EgoState, LidarSweep
 from perception.core.motion import EgoMotion, MotionSource
+from perception.core.open3d_loader import load_open3d
 from perception.sync.compensation import sweep_at_reference
-from perception.sync.open3d_loader import load_open3d
 
 F64 = NDArray[np.float64]
 

@@ -1,7 +1,7 @@
 """How the shipped networks were made: `python -m sim.maps.build [FOLDER]` writes them all again (needs eclipse-sumo).
 
-All but the motorway's rest areas are closed: nothing has to appear or vanish at a border. Seeds are fixed, so that the
-same version of SUMO writes the same bytes.
+All are closed: nothing has to appear or vanish at a border. Seeds are fixed, so that the same version of SUMO (1.28)
+writes the same bytes.
 """
 
 import math
@@ -15,6 +15,8 @@ import numpy as np
 
 from sim.maps.plain import PlainNet, Point, Street, convert, run_tool
 
+OVAL_STRAIGHT_M, OVAL_RADIUS_M = 420.0, 400.0
+"""Of the motorway: half a straight, and its bends between the carriageways."""
 CROSSINGS = ("--crossings.guess", "--crossings.guess.speed-threshold=15")
 
 RESIDENTIAL = Street(kind="residential", speed_mps=8.33, sidewalk_m=2.5, parking=True, priority=2)
@@ -70,46 +72,46 @@ def arterial() -> tuple[PlainNet, tuple[str, ...]]:
     return net, CROSSINGS
 
 
+def _oval(share: float, offset: float) -> Point:
+    """Point at a share of the way round, counter-clockwise from the middle of the south side."""
+    half, r = OVAL_STRAIGHT_M, OVAL_RADIUS_M + offset
+    lengths = [half, math.pi * r, 2 * half, math.pi * r, half]
+    s = (share % 1.0) * sum(lengths)
+    part = 0
+    while s > lengths[part] and part < 4:
+        s -= lengths[part]
+        part += 1
+    straight = {0: (s, -r), 2: (half - s, r), 4: (-half + s, -r)}
+    if part in straight:
+        return straight[part]
+    side = 2 - part
+    return (side * (half + r * math.sin(s / r)), -side * r * math.cos(s / r))
+
+
 def motorway() -> tuple[PlainNet, tuple[str, ...]]:
     """A closed motorway, two carriageways of three lanes, each with a rest area behind ramps."""
     net = PlainNet()
-    half, radius, gap = 420.0, 400.0, 3.0
-
-    def oval(share: float, offset: float) -> Point:
-        """Point at a share of the way round, counter-clockwise from the middle of the south side."""
-        r = radius + offset
-        lengths = [half, math.pi * r, 2 * half, math.pi * r, half]
-        s = (share % 1.0) * sum(lengths)
-        part = 0
-        while s > lengths[part] and part < 4:
-            s -= lengths[part]
-            part += 1
-        straight = {0: (s, -r), 2: (half - s, r), 4: (-half + s, -r)}
-        if part in straight:
-            return straight[part]
-        side = 2 - part
-        return (side * (half + r * math.sin(s / r)), -side * r * math.cos(s / r))
-
-    for side, offset, step in (("o", gap, 1), ("i", -gap, -1)):
-        bend = math.pi * (radius + offset)
+    for side, offset, step in (("o", 3.0, 1), ("i", -3.0, -1)):
+        half, bend = OVAL_STRAIGHT_M, math.pi * (OVAL_RADIUS_M + offset)
         total = 4 * half + 2 * bend
         # A node wherever a bend begins or ends: SUMO keeps a vehicle's share of the edge when it changes lanes, which
         # is the same place on both lanes only where the whole edge is straight or the whole edge is an arc.
         stations = [0.08, half / total, (half + bend) / total, (3 * half + bend) / total, 1 - half / total, 0.92]
         shares = stations if step > 0 else [1 - share for share in stations]
         for k, share in enumerate(shares):
-            net.node(f"{side}{k}", oval(share, offset), radius_m=2.0)
+            net.node(f"{side}{k}", _oval(share, offset), radius_m=2.0)
         for k, share in enumerate(shares):
             until = shares[(k + 1) % len(shares)]
             span = ((until - share) * step) % 1.0
             count = max(4, round(span * total / 8))
-            via = [oval(share + step * span * m / count, offset) for m in range(1, count)]
+            via = [_oval(share + step * span * m / count, offset) for m in range(1, count)]
             net.edge(f"{side}{k}", f"{side}{(k + 1) % len(shares)}", MOTORWAY, via)
         out = 1.0 if side == "o" else -1.0
         # Leaves before the middle of the south side (node 5) as a fourth lane, comes back after it (node 0).
         points = [(0.92 + 0.16 * m / 32) % 1.0 for m in range(1, 32)]
         away = [
-            oval(s if step > 0 else 1 - s, offset + out * (11.3 + 36 * _swell(m / 32))) for m, s in enumerate(points, 1)
+            _oval(s if step > 0 else 1 - s, offset + out * (11.3 + 36 * _swell(m / 32)))
+            for m, s in enumerate(points, 1)
         ]
         net.node(f"{side}a", away[11])
         net.node(f"{side}b", away[19])

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.core.errors import ConfigError
-from sim.sensors.open3d_loader import load_open3d
+from perception.core.open3d_loader import load_open3d
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]

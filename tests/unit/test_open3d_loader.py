@@ -5,7 +5,7 @@ import importlib
 import pytest
 
 from perception.core.errors import PerceptionError
-from perception.sync.open3d_loader import explain, load_open3d
+from perception.core.open3d_loader import explain, load_open3d
 
 
 def test_open3d_loads() -> None:

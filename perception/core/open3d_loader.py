@@ -4,9 +4,9 @@ import ctypes
 import importlib
 import re
 import sys
-from types import ModuleType
+from typing import Any
 
-from perception.core.errors import PerceptionError
+from perception.core.errors import ConfigError
 
 DEBIAN_PACKAGES = {
     "libGL.so.1": "libgl1",
@@ -20,8 +20,8 @@ DEBIAN_PACKAGES = {
 _MISSING = re.compile(r"(lib[\w.+-]+\.so[\w.]*): cannot open shared object file")
 
 
-def load_open3d() -> ModuleType:
-    """The `open3d` module. Raises PerceptionError, naming the system package to install, where it cannot be loaded.
+def load_open3d() -> Any:
+    """The `open3d` module. Raises ConfigError, naming the system package to install, where it cannot be loaded.
 
     On Linux libusb comes from the `libusb-package` wheel, loaded first so that Open3D finds its symbols.
     """
@@ -32,7 +32,7 @@ def load_open3d() -> ModuleType:
                 ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
         return importlib.import_module("open3d")
     except (ImportError, OSError) as error:
-        raise PerceptionError(explain(str(error))) from error
+        raise ConfigError(explain(str(error))) from error
 
 
 def explain(error: str) -> str:
