@@ -34,6 +34,8 @@ class VehicleSpec:
     rear_overhang_m: float = 0.9
     max_steer_rad: float = 0.6
     max_steer_rate_radps: float = 0.7
+    max_lateral_mps2: float = 8.0
+    """Grip: whatever the wheels ask for, the path bends no tighter than this allows."""
     max_acceleration_mps2: float = 2.5
     comfort_deceleration_mps2: float = 3.0
     max_deceleration_mps2: float = 8.0
@@ -49,6 +51,11 @@ class VehicleSpec:
             wheelbase_m=body.wheelbase_m,
             rear_overhang_m=body.length_m - body.front_m,
         )
+
+    def curvature(self, steer_rad: float, speed_mps: float) -> float:
+        """Bend of the rear axle's path (1/m), left positive."""
+        grip = self.max_lateral_mps2 / max(speed_mps * speed_mps, 1e-6)
+        return min(max(math.tan(steer_rad) / self.wheelbase_m, -grip), grip)
 
     @property
     def front_m(self) -> float:
@@ -77,7 +84,7 @@ class VehicleState:
     steer_rad: float = 0.0
 
     def yaw_rate_radps(self, spec: VehicleSpec) -> float:
-        return self.speed_mps * math.tan(self.steer_rad) / spec.wheelbase_m
+        return self.speed_mps * spec.curvature(self.steer_rad, self.speed_mps)
 
     def pose(self, spec: VehicleSpec, height_m: float = 0.0) -> EgoPose:
         return EgoPose(
@@ -136,7 +143,7 @@ def _arc(state: VehicleState, target: DriveTarget, time_ns: int, spec: VehicleSp
     duration = (time_ns - state.time_ns) / 1e9
     steer, mean_steer = _turn_wheel(state.steer_rad, target.steer_rad, duration, spec)
     distance, speed, acceleration = _advance(state, target.acceleration_mps2, duration, spec)
-    angle = distance * math.tan(mean_steer) / spec.wheelbase_m
+    angle = distance * spec.curvature(mean_steer, distance / duration if duration > 0 else state.speed_mps)
     chord = distance * float(np.sinc(angle / (2 * np.pi)))
     return replace(
         state,

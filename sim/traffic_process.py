@@ -183,10 +183,12 @@ class Simulation:
                 self._insert(vehicle_class, hidden)
 
     def _insert(self, vehicle_class: str, hidden: bool) -> None:
-        types = types_of(self._plan.fleet, vehicle_class)
-        edges = [name for name in self._usable[vehicle_class] if not hidden or self._is_hidden(name)]
+        types, edges = types_of(self._plan.fleet, vehicle_class), self._usable[vehicle_class]
         if not types or not edges:
             return
+        if hidden:
+            # On a small map no place may be out of sight: then the furthest.
+            edges = [name for name in edges if self._gap_m(name) > self._plan.hidden_m] or [max(edges, key=self._gap_m)]
         lengths = np.array([self._plan.net.edges[name].lanes[0].length_m for name in edges])
         edge = edges[int(self._rng.choice(len(edges), p=lengths / lengths.sum()))]
         fleet = types[int(self._rng.integers(len(types)))]
@@ -202,11 +204,10 @@ class Simulation:
             )
         self._classes[name], self._fleet[name] = vehicle_class, fleet
 
-    def _is_hidden(self, edge: str) -> bool:
+    def _gap_m(self, edge: str) -> float:
+        """From the ego to the nearest point of an edge."""
         shape = self._plan.net.edges[edge].lanes[0].shape_m
-        return bool(
-            np.all(np.hypot(shape[:, 0] - self._ego_at[0], shape[:, 1] - self._ego_at[1]) > self._plan.hidden_m)
-        )
+        return float(np.hypot(shape[:, 0] - self._ego_at[0], shape[:, 1] - self._ego_at[1]).min())
 
     def _extend_route(self, name: str) -> None:
         vehicle = self._sumo.vehicle

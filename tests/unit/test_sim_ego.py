@@ -20,9 +20,9 @@ def _state(speed: float = 10.0, acceleration: float = 0.0, steer: float = 0.0) -
 
 
 def test_constant_steering_moves_on_the_exact_arc() -> None:
-    start = _state(steer=0.2)
-    end = drive(start, DriveTarget(steer_rad=0.2, acceleration_mps2=0.0), 1_700_000_000, SPEC)
-    rate = 10.0 * math.tan(0.2) / SPEC.wheelbase_m
+    start = _state(steer=0.15)
+    end = drive(start, DriveTarget(steer_rad=0.15, acceleration_mps2=0.0), 1_700_000_000, SPEC)
+    rate = 10.0 * math.tan(0.15) / SPEC.wheelbase_m
     expected = se3_from_yaw(0.4, (3.0, -2.0, 0.0)) @ integrate_twist([10.0, 0.0], rate, 1.7)
     assert np.allclose([end.x_m, end.y_m], expected[:2, 3], atol=1e-9)
     assert math.isclose(end.yaw_rad, math.atan2(expected[1, 0], expected[0, 0]), abs_tol=1e-9)
@@ -69,11 +69,20 @@ def test_limits_hold_whatever_is_asked(speed: float, targets: list[tuple[float, 
         assert abs(after.steer_rad - state.steer_rad) <= SPEC.max_steer_rate_radps * step + 1e-9
         assert -SPEC.max_deceleration_mps2 - 1e-9 <= after.acceleration_mps2 <= SPEC.max_acceleration_mps2 + 1e-9
         assert after.speed_mps >= 0.0
+        assert after.speed_mps * abs(after.yaw_rate_radps(SPEC)) <= SPEC.max_lateral_mps2 + 1e-9
         if after.speed_mps > 0.0:
             change = after.acceleration_mps2 - state.acceleration_mps2
             assert -SPEC.emergency_jerk_mps3 * step - 1e-9 <= change
             assert change <= max(SPEC.max_jerk_mps3 * step, -state.acceleration_mps2) + 1e-9
         state = after
+
+
+def test_grip_widens_a_bend_that_is_too_fast() -> None:
+    full = DriveTarget(steer_rad=SPEC.max_steer_rad, acceleration_mps2=0.0)
+    slow = drive(_state(3.0, steer=SPEC.max_steer_rad), full, 100_000_000, SPEC)
+    fast = drive(_state(20.0, steer=SPEC.max_steer_rad), full, 100_000_000, SPEC)
+    assert math.isclose(slow.yaw_rate_radps(SPEC), 3.0 * math.tan(SPEC.max_steer_rad) / SPEC.wheelbase_m)
+    assert math.isclose(fast.yaw_rad - 0.4, 0.1 * SPEC.max_lateral_mps2 / 20.0, rel_tol=1e-6)
 
 
 def test_braking_ends_at_standstill_and_stays_there() -> None:
