@@ -21,7 +21,9 @@ SIDE_MARGIN_M, STANDING_MARGIN_M = 0.35, 0.1
 ASIDE_ROOM_M, MAX_ASIDE_M, ASIDE_AHEAD_M = 0.5, 0.7, 20.0
 LINE_GAP_M = 1.0
 """Where it stops before a stop line."""
-LONG_HALF_M, LONG_NEAR_M, LONG_GAP_M = 3.5, 45.0, 7.0
+LONG_HALF_M, LONG_NEAR_M, LONG_COSINE = 3.5, 60.0, 0.7
+LONG_GAP_M, LONG_ASIDE_M = 9.0, 0.35
+"""Room left for lorries and buses: before a line, and to the right while they come."""
 COMFORT_STOP_MPS2 = 3.0
 """A yellow light is passed where stopping would take more."""
 HARD_STOP_MPS2 = 4.0
@@ -45,7 +47,9 @@ class OracleDriver:
         others = situation.obstacles.near(np.array([state.x_m, state.y_m]), SIGHT_M)
         stations = np.arange(-spec.rear_overhang_m, min(SIGHT_M, 25.0 + 6.0 * state.speed_mps), 1.0)
         line, heading, _ = situation.path.at(situation.s_m + stations)
+        meets_long = _meets_long(situation, others)
         aside = _room_beside(situation, others)
+        aside = min(max(aside - LONG_ASIDE_M, -ASIDE_ROOM_M), 0.0) if meets_long else aside
         line = line + aside * np.stack([-np.sin(heading), np.cos(heading)], axis=1)
         taken = _taken(situation, others, line, stations)
         is_leader = _is_ahead_now(taken, stations, spec.front_m)
@@ -56,7 +60,7 @@ class OracleDriver:
             along_profile(situation.path, profile, situation.s_m, state.speed_mps),
         )
         acceleration = min(acceleration, _behind_leaders(situation, others, taken, stations, heading, is_leader))
-        gap = _line_gap(situation, others)
+        gap = LONG_GAP_M if meets_long else LINE_GAP_M
         acceleration = min(acceleration, _before_line(situation, gap))
         # Who stands is in the way as a leader or not at all: braking beside a parked car helps nobody.
         comes = ~is_leader & (others.speed_mps > STANDING_MPS) & _is_seen(situation, others)
@@ -173,13 +177,13 @@ def _before_line(situation: Situation, gap_m: float) -> float:
     return _stop_before(situation, ahead.line_m, gap_m)
 
 
-def _line_gap(situation: Situation, others: Obstacles) -> float:
-    """Where to stop before a line: further back while something long turns, whose tail cuts the corner."""
-    turns = (others.half_m[:, 0] > LONG_HALF_M) & (others.speed_mps > STANDING_MPS)
-    away = others.center_m - np.array([situation.state.x_m, situation.state.y_m])
-    meets = np.cos(others.yaw_rad - situation.state.yaw_rad) < 0.7
-    is_near = np.linalg.norm(away, axis=1) < LONG_NEAR_M
-    return LONG_GAP_M if bool((turns & meets & is_near).any()) else LINE_GAP_M
+def _meets_long(situation: Situation, others: Obstacles) -> bool:
+    """Whether something long comes the other way or turns, whose tail cuts the corner."""
+    state = situation.state
+    is_long = (others.half_m[:, 0] > LONG_HALF_M) & (others.speed_mps > STANDING_MPS)
+    away = np.linalg.norm(others.center_m - np.array([state.x_m, state.y_m]), axis=1)
+    meets = np.cos(others.yaw_rad - state.yaw_rad) < LONG_COSINE
+    return bool((is_long & meets & (away < LONG_NEAR_M)).any())
 
 
 def _stop_before(situation: Situation, line_m: float, gap_m: float) -> float:

@@ -142,15 +142,15 @@ def rotation_exp(rotation_vector: Float) -> Float:
 
 
 def interpolate_se3(start: Float, end: Float, fraction: ArrayLike) -> Float:
-    """Transforms (..., 4, 4) between `start` and `end` (4, 4): translation linear, rotation at constant rate.
+    """Transforms (..., 4, 4) between `start` and `end` (..., 4, 4): translation linear, rotation at constant rate.
 
     `fraction` (...) is 0 at `start` and 1 at `end`; values outside extrapolate at the same rate.
     """
     share = np.asarray(fraction, dtype=np.float64)
-    step = rotation_log(start[:3, :3].T @ end[:3, :3])
+    step = rotation_log(np.swapaxes(start[..., :3, :3], -1, -2) @ end[..., :3, :3])
     moved = np.zeros((*share.shape, 4, 4))
-    moved[..., :3, :3] = start[:3, :3] @ rotation_exp(share[..., None] * step)
-    moved[..., :3, 3] = start[:3, 3] + share[..., None] * (end[:3, 3] - start[:3, 3])
+    moved[..., :3, :3] = start[..., :3, :3] @ rotation_exp(share[..., None] * step)
+    moved[..., :3, 3] = start[..., :3, 3] + share[..., None] * (end[..., :3, 3] - start[..., :3, 3])
     moved[..., 3, 3] = 1.0
     return moved
 

@@ -112,12 +112,8 @@ def interpolate_track(knots_ns: NDArray[np.int64], track: F64, times_ns: ArrayLi
     if len(knots_ns) == 1:
         return np.broadcast_to(track[0], (len(times), 4, 4))
     segment = np.clip(np.searchsorted(knots_ns, times, side="right") - 1, 0, len(knots_ns) - 2)
-    moved = np.empty((len(times), 4, 4))
-    for i in np.unique(segment):
-        rows = segment == i
-        share = (times[rows] - knots_ns[i]) / (knots_ns[i + 1] - knots_ns[i])
-        moved[rows] = interpolate_se3(track[i], track[i + 1], share)
-    return moved
+    share = (times - knots_ns[segment]) / (knots_ns[segment + 1] - knots_ns[segment])
+    return interpolate_se3(track[segment], track[segment + 1], share)
 
 
 def _segment_of(knots_ns: NDArray[np.int64], times_ns: NDArray[np.int64]) -> NDArray[np.int16]:

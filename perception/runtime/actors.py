@@ -13,8 +13,7 @@ from perception.pipeline.stages import Encoded, Stages, open_model
 class StageWorker:
     """Stages in a process of their own: a plain class that `StageActor` hands to Ray.
 
-    `split`: features travel as return values and arguments. `colocated`: `encode_here` keeps them, by key, for
-    `fuse_here`.
+    `split`: `encode` and `fuse`, features travel. `colocated`: `work`, features stay here, by key.
     """
 
     def __init__(self, model: ModelChoice, threads: int) -> None:
@@ -32,24 +31,26 @@ class StageWorker:
     def fuse(self, request: FuseRequest, *encoded: Encoded) -> FusionOutput:
         return self._stages.fuse(request, encoded)
 
-    def encode_here(self, request: EncodeRequest) -> None:
+    def work(
+        self, encode: Sequence[EncodeRequest], fuse: FuseRequest | None, keys: Sequence[str], forget: Sequence[str]
+    ) -> FusionOutput | None:
+        """Encode and keep, then fuse the features of `keys` if asked to, then forget."""
+        for request in encode:
+            try:
+                self._kept[request.key] = self._stages.encode(request)
+            except Exception as error:  # raised by the fusion that needs it, where the caller waits
+                self._kept[request.key] = error
         try:
-            self._kept[request.key] = self._stages.encode(request)
-        except Exception as error:  # raised by the fusion that needs it, where the caller waits
-            self._kept[request.key] = error
+            return self._stages.fuse(fuse, [self._take(key) for key in keys]) if fuse is not None else None
+        finally:
+            for key in forget:
+                self._kept.pop(key, None)
 
-    def fuse_here(self, request: FuseRequest, keys: Sequence[str]) -> FusionOutput:
-        encoded = []
-        for key in keys:
-            kept = self._kept[key]
-            if isinstance(kept, Exception):
-                raise kept
-            encoded.append(kept)
-        return self._stages.fuse(request, encoded)
-
-    def forget(self, keys: Sequence[str]) -> None:
-        for key in keys:
-            self._kept.pop(key, None)
+    def _take(self, key: str) -> Encoded:
+        kept = self._kept[key]
+        if isinstance(kept, Exception):
+            raise kept
+        return kept
 
 
 StageActor = ray.remote(StageWorker)

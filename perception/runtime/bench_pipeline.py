@@ -23,14 +23,16 @@ from perception.pipeline.replay import ReplayOptions
 from perception.pipeline.stages import Encoded, Stages, open_model
 from perception.queues.memory import MemoryQueue
 from perception.runtime.cluster import ray_cluster
-from perception.runtime.ray_engine import RayEngine
+from perception.runtime.ray_engine import ray_engine
 from perception.sync.ego_estimator import EgoMotionEstimator
 
 MOTION_SPAN_NS = 300_000_000
+LATENCY_RATE = 0.5
+"""A pace that every placement keeps up with on two cores: beyond it one would measure a queue."""
 
 
 def bench_pipeline(source: Source, *, threads: int, rounds: int, model: str = "tiny") -> dict[str, Any]:
-    """Frames per second of the bare loop and of each placement, and latencies at the drive's own pace.
+    """Frames per second of the bare loop and of each placement, and latencies at a pace that all keep up with.
 
     `source` should hold its messages in memory, so that making them is not measured. In each of `rounds` the bare loop
     and the placements run in turn; the ratios are medians over the rounds.
@@ -58,7 +60,7 @@ def bench_pipeline(source: Source, *, threads: int, rounds: int, model: str = "t
         "cores": os.cpu_count(),
         "frames_per_s": {name: round(statistics.median(values), 2) for name, values in rates.items()},
         "over_bare": {name: figures.pop("over_bare") for name, figures in latency.items()},
-        "latency_at_rate_1_ms": latency,
+        f"latency_at_rate_{LATENCY_RATE}_ms": latency,
     }
 
 
@@ -68,7 +70,7 @@ def _engine(placement: str, choice: ModelChoice, threads: int) -> Iterator[Engin
         yield LocalEngine(open_model(choice), threads=threads)
         return
     with ray_cluster():
-        engine = RayEngine(choice, placement="split" if placement == "split" else "colocated", threads=threads)
+        engine = ray_engine(choice, placement="split" if placement == "split" else "colocated", threads=threads)
         try:
             yield engine
         finally:
@@ -81,8 +83,8 @@ def _service_rate(source: Source, engine: Engine, config: ServiceConfig) -> floa
 
 
 def _latency(source: Source, engine: Engine, config: ServiceConfig) -> dict[str, float]:
-    """From the last message's arrival to publication, at the drive's pace, with and without the model's own time."""
-    results, _ = _play(source, engine, config, ReplayOptions(rate=1.0))
+    """From the last message's arrival to publication, at half the drive's pace, with and without the model's time."""
+    results, _ = _play(source, engine, config, ReplayOptions(rate=LATENCY_RATE))
     stages = [result.provenance.stage_latency_ns for result in results]
     whole = np.array([stage["since_last_message"] for stage in stages]) / 1e6
     overhead = whole - np.array([stage["model_since_last_message"] for stage in stages]) / 1e6

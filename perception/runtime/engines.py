@@ -13,7 +13,7 @@ from perception.core.ports import Engine
 from perception.pipeline.local_engine import LocalEngine
 from perception.pipeline.stages import open_model
 from perception.runtime.cluster import ray_cluster
-from perception.runtime.ray_engine import RayEngine
+from perception.runtime.ray_engine import ray_engine
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def open_engine(config: ServiceConfig, *, address: str | None = None) -> Iterato
         yield LocalEngine(open_model(config.model), threads=threads)
         return
     with ray_cluster(address):
-        engine = RayEngine(config.model, placement=placement, threads=config.runtime.threads)
+        engine = ray_engine(config.model, placement=placement, threads=config.runtime.threads)
         try:
             yield engine
         finally:

@@ -10,13 +10,14 @@ import pytest
 
 from perception.config.schema import ModelChoice, ServiceConfig
 from perception.core.errors import EngineError, ModelError, PayloadError
+from perception.core.messages import CameraFrame
 from perception.core.ports import Engine, FeatureHandle, Source
 from perception.core.results import PerceptionResult
 from perception.core.stages import EncodeRequest, FuseRequest, FusionOutput, ModelInfo
 from perception.pipeline.local_engine import LocalEngine
 from perception.pipeline.replay import ReplayOptions, run_drive
 from perception.pipeline.stages import open_model
-from perception.runtime.ray_engine import Placement, RayEngine
+from perception.runtime.ray_engine import ColocatedEngine, Placement, SplitEngine, ray_engine
 from perception.sources.memory import MemorySource
 from perception.sources.open import open_drive
 from perception.sources.synthetic import SyntheticSource
@@ -88,7 +89,7 @@ def test_placements_agree_with_local(
     else:
         source = open_drive(str(request.getfixturevalue("drive_data") / drive))
     local, local_results = outputs(source, LocalEngine(open_model(CHOICE), threads=2))
-    engine = RayEngine(CHOICE, placement=placement, threads=1)
+    engine = ray_engine(CHOICE, placement=placement, threads=1)
     try:
         there, there_results = outputs(source, engine)
     finally:
@@ -106,7 +107,8 @@ def test_placements_agree_with_local(
 def test_a_killed_actor_is_an_engine_error(ray: None, placement: Placement) -> None:
     import ray as ray_module
 
-    engine = RayEngine(CHOICE, placement=placement, threads=1)
+    engine = ray_engine(CHOICE, placement=placement, threads=1)
+    assert isinstance(engine, ColocatedEngine | SplitEngine)
     for actor in engine._actors.values():
         ray_module.kill(actor)
     with pytest.raises(EngineError, match="an engine process died"):
@@ -115,7 +117,7 @@ def test_a_killed_actor_is_an_engine_error(ray: None, placement: Placement) -> N
 
 @pytest.mark.parametrize("placement", ["colocated", "split"])
 def test_an_actors_own_error_arrives_as_itself_with_its_traceback(ray: None, placement: Placement) -> None:
-    engine = RayEngine(CHOICE, placement=placement, threads=1)
+    engine = ray_engine(CHOICE, placement=placement, threads=1)
     made = SyntheticSource(duration_s=0.3)
 
     class Breaks(KeepsDense):
@@ -135,21 +137,21 @@ def test_an_actors_own_error_arrives_as_itself_with_its_traceback(ray: None, pla
 
 def test_an_unknown_model_is_named(ray: None) -> None:
     with pytest.raises(ModelError, match="enormous"):
-        RayEngine(ModelChoice(name="enormous"), placement="colocated", threads=1)
+        ray_engine(ModelChoice(name="enormous"), placement="colocated", threads=1)
 
 
 @pytest.mark.parametrize("placement", ["local", "colocated", "split"])
 def test_an_unreadable_image_is_counted_and_its_camera_missing(ray: None, placement: str, tmp_path: Path) -> None:
     made = SyntheticSource(duration_s=0.6)
     messages = list(made.messages())
-    broken = next(i for i, m in enumerate(messages) if m.sensor == "CAM_FRONT")
-    messages[broken] = replace(messages[broken], data=messages[broken].data[:400])  # type: ignore[union-attr, call-arg]
+    i, front = next((i, m) for i, m in enumerate(messages) if isinstance(m, CameraFrame) and m.sensor == "CAM_FRONT")
+    messages[i] = replace(front, data=front.data[:400])
     source = MemorySource(made.rig, messages)
     engine: Engine
     if placement == "local":
         engine = LocalEngine(open_model(CHOICE), threads=1)
     else:
-        engine = RayEngine(CHOICE, placement="split" if placement == "split" else "colocated", threads=1)
+        engine = ray_engine(CHOICE, placement="split" if placement == "split" else "colocated", threads=1)
     try:
         _, results = outputs(source, engine)
         hurt = [r for r in results if not next(s for s in r.sensors if s.name == "CAM_FRONT").valid]

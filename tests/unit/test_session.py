@@ -50,7 +50,7 @@ class BookkeepingEngine:
         hints = PathHints(
             confidence=np.ones(1, dtype=np.float32),
             waypoints_m=np.zeros((1, 6, 2), dtype=np.float32),
-            times_s=np.arange(1, 7, dtype=np.float32) / 2,
+            times_s=np.linspace(0.5, 3.0, 6, dtype=np.float32),
             target_speed_mps=0.0,
         )
         done: Future[FusionOutput] = Future()
