@@ -18,10 +18,10 @@ TIMES_S = np.array([0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3
 CHOICES_MPS2 = np.array([2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0, -8.0])
 SIGHT_M = 90.0
 SIDE_MARGIN_M, STANDING_MARGIN_M = 0.35, 0.1
-ASIDE_ROOM_M, MAX_ASIDE_M, ASIDE_AHEAD_M = 0.5, 0.7, 20.0
+ASIDE_ROOM_M, MAX_ASIDE_M, ASIDE_AHEAD_M, ASIDE_RAMP_M = 0.5, 0.7, 22.0, 12.0
 LINE_GAP_M = 1.0
 """Where it stops before a stop line."""
-LONG_HALF_M, LONG_NEAR_M, LONG_COSINE = 3.5, 60.0, 0.7
+LONG_HALF_M, LONG_NEAR_M, LONG_RAMP_M, LONG_COSINE = 3.5, 60.0, 20.0, 0.7
 LONG_GAP_M, LONG_ASIDE_M = 9.0, 0.35
 """Room left for lorries and buses: before a line, and to the right while they come."""
 COMFORT_STOP_MPS2 = 3.0
@@ -33,7 +33,7 @@ DECIDE_M, INSIDE_S = 6.0, 1.5
 YIELDING_MPS2 = 3.0
 """Who must give way is trusted to, as long as braking harder than this is not needed for it."""
 STANDING_MPS = 0.2
-PARALLEL_SINE = 0.35
+PARALLEL_SINE = 0.5
 BESIDE_M = 9.0
 DRIFT_S = 2.5
 """Traffic beside the path keeps its lane through bends; that it drifts out of it is believed for so long."""
@@ -49,7 +49,7 @@ class OracleDriver:
         line, heading, _ = situation.path.at(situation.s_m + stations)
         meets_long = _meets_long(situation, others)
         aside = _room_beside(situation, others)
-        aside = min(max(aside - LONG_ASIDE_M, -ASIDE_ROOM_M), 0.0) if meets_long else aside
+        aside += meets_long * (min(max(aside - LONG_ASIDE_M, -ASIDE_ROOM_M), 0.0) - aside)
         line = line + aside * np.stack([-np.sin(heading), np.cos(heading)], axis=1)
         taken = _taken(situation, others, line, stations)
         is_leader = _is_ahead_now(taken, stations, spec.front_m)
@@ -60,7 +60,7 @@ class OracleDriver:
             along_profile(situation.path, profile, situation.s_m, state.speed_mps),
         )
         acceleration = min(acceleration, _behind_leaders(situation, others, taken, stations, heading, is_leader))
-        gap = LONG_GAP_M if meets_long else LINE_GAP_M
+        gap = LONG_GAP_M if meets_long > 0.0 else LINE_GAP_M
         acceleration = min(acceleration, _before_line(situation, gap))
         # Who stands is in the way as a leader or not at all: braking beside a parked car helps nobody.
         comes = ~is_leader & (others.speed_mps > STANDING_MPS) & _is_seen(situation, others)
@@ -90,13 +90,12 @@ def _room_beside(situation: Situation, others: Obstacles) -> float:
     s, offset = situation.path.project(outline.reshape(-1, 2), situation.s_m)
     away = s.reshape(outline.shape[:2]) - situation.s_m
     offset = offset.reshape(outline.shape[:2])
-    is_near = ((away > -2.0) & (away < ASIDE_AHEAD_M)).any(axis=1)
+    rising = np.clip((ASIDE_AHEAD_M - away) / ASIDE_RAMP_M, 0.0, 1.0)
+    nearness = np.minimum(rising, np.clip(1.0 + (away + 2.0) / ASIDE_RAMP_M, 0.0, 1.0)).max(axis=1)
     inner = np.abs(offset).min(axis=1) - situation.spec.width_m / 2
     lies_left = (offset > 0).all(axis=1)
-    is_beside = (
-        is_near & (lies_left | (offset < 0).all(axis=1)) & (inner < ASIDE_ROOM_M) & (inner > ASIDE_ROOM_M - MAX_ASIDE_M)
-    )
-    need = np.where(is_beside, ASIDE_ROOM_M - inner, 0.0)
+    is_beside = (lies_left | (offset < 0).all(axis=1)) & (inner < ASIDE_ROOM_M) & (inner > ASIDE_ROOM_M - MAX_ASIDE_M)
+    need = np.where(is_beside, nearness * (ASIDE_ROOM_M - inner), 0.0)
     to_right, to_left = need[lies_left].max(initial=0.0), need[~lies_left].max(initial=0.0)
     # Between two of them the middle.
     return float(to_left - to_right) if min(to_left, to_right) == 0.0 else float(to_left - to_right) / 2
@@ -177,13 +176,14 @@ def _before_line(situation: Situation, gap_m: float) -> float:
     return _stop_before(situation, ahead.line_m, gap_m)
 
 
-def _meets_long(situation: Situation, others: Obstacles) -> bool:
-    """Whether something long comes the other way or turns, whose tail cuts the corner."""
+def _meets_long(situation: Situation, others: Obstacles) -> float:
+    """0..1: how near something long is that comes the other way or turns, whose tail cuts the corner."""
     state = situation.state
     is_long = (others.half_m[:, 0] > LONG_HALF_M) & (others.speed_mps > STANDING_MPS)
     away = np.linalg.norm(others.center_m - np.array([state.x_m, state.y_m]), axis=1)
-    meets = np.cos(others.yaw_rad - state.yaw_rad) < LONG_COSINE
-    return bool((is_long & meets & (away < LONG_NEAR_M)).any())
+    meets = is_long & (np.cos(others.yaw_rad - state.yaw_rad) < LONG_COSINE)
+    nearness = np.clip((LONG_NEAR_M - away) / LONG_RAMP_M, 0.0, 1.0)
+    return float(nearness[meets].max(initial=0.0))
 
 
 def _stop_before(situation: Situation, line_m: float, gap_m: float) -> float:
