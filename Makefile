@@ -13,7 +13,7 @@ SOURCES := perception sim tests
 
 .PHONY: help
 help:
-	@echo "make demo    install, replay a drive through the service, leave pictures and a recording under out/"
+	@echo "make demo    install, drive the simulator loop for 10 s, leave a video, pictures and a recording in out/"
 	@echo "make test    install, run the tests"
 	@echo "make check   linter, types, import rules"
 	@echo "make bench   measure the service on this machine (out/bench)"
@@ -36,7 +36,7 @@ endif
 demo: setup
 	rm -rf out/demo && mkdir -p out/demo
 	$(BIN)/perception consume --json --timeout 300 > out/demo/results.jsonl & \
-	$(BIN)/perception sim --scenario closed_loop --duration 10 --wait-for-consumer --record out/demo/drive \
+	$(BIN)/perception sim --scenario closed_loop --driver oracle --duration 10 --wait-for-consumer --record out/demo/drive \
 	  --video out/demo/video.mp4 --pictures out/demo/pictures; \
 	status=$$?; wait; test $$status -eq 0
 	@echo "out/demo: video.mp4, pictures/, results.jsonl (what a consumer got), drive/ (a nuScenes root: perception replay out/demo/drive)"

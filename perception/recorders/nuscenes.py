@@ -123,9 +123,7 @@ class NuScenesRecorder:
         """The file's bytes and suffix."""
         if isinstance(message, CameraFrame):
             if message.calibration is not None or message.ego_SE3_sensor is not None:
-                raise DriveError(
-                    f"{message.sensor}: nuScenes has no place for an image with its own calibration"
-                )
+                raise DriveError(f"{message.sensor}: nuScenes has no place for an image with its own calibration")
             return message.data, "png" if message.data.startswith(b"\x89PNG") else "jpg"
         if isinstance(message, LidarSweep):
             if message.motion is SweepMotion.RAW:

@@ -88,7 +88,9 @@ def test_lateral_acceleration_is_speed_squared_by_radius() -> None:
 def test_rectangles_touch_only_where_no_axis_separates_them() -> None:
     own = ego().footprint_m(SPEC)
     corner = own[0]
-    others = np.array([corner + np.array([[0.5, 0.6], [-0.1, 0.6], [-0.1, -0.1], [0.5, -0.1]]), own + np.array([0.0, 1.9])])
+    others = np.array(
+        [corner + np.array([[0.5, 0.6], [-0.1, 0.6], [-0.1, -0.1], [0.5, -0.1]]), own + np.array([0.0, 1.9])]
+    )
     diamond = corner + np.array([0.62, 0.62]) + 0.8 * np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
     assert overlaps(own, others).tolist() == [True, False]
     assert overlaps(own, diamond[None]).tolist() == [False]
