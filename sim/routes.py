@@ -6,13 +6,31 @@ from sim.drivers import make_driver
 from sim.loop import EgoLoop, is_off_road
 from sim.scenario import DriverName, ScenarioConfig
 from sim.score import RouteScore, ScoreKeeper
+from sim.settings import ScenerySettings
 from sim.situation import Situation
 from sim.world import World
 
 GOAL_M = 15.0
 """A route counts as driven where the ego is this close to its end."""
+SLOWEST_MPS = 2.5
+"""Mean speed below which a route is given up."""
 OBSERVE_NS = 100_000_000
 CHECK_NS = 500_000_000
+
+
+def route_scenarios(maps: Iterable[str], seeds: Iterable[int], route_length_m: float = 600.0) -> list[ScenarioConfig]:
+    """Scenarios to score drivers on: one route of that length for each map and seed, with time enough for lights.
+
+    Houses and trees are left out: nobody looks at them, and they never stand on the road.
+    """
+    bare = ScenerySettings(buildings=False, trees_per_km=0.0)
+    duration_s = route_length_m / SLOWEST_MPS + 60.0
+    seeds = tuple(seeds)
+    return [
+        ScenarioConfig(map=name, seed=seed, duration_s=duration_s, route_length_m=route_length_m, scenery=bare)
+        for name in maps
+        for seed in seeds
+    ]
 
 
 def run_route(

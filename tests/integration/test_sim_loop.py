@@ -17,7 +17,7 @@ from perception.core.motion import MotionSource
 from perception.core.ports import Source, Steerable
 from perception.core.results import Detections, PathHints, PerceptionResult, Provenance
 from sim.logged_world import LoggedWorld
-from sim.routes import run_route
+from sim.routes import route_scenarios, run_route, run_routes
 from sim.scenario import ScenarioConfig, load_scenario
 from sim.source import SimulatorFormat, SimulatorSource, SteerableSimulator, open_simulator
 
@@ -250,3 +250,11 @@ def test_results_need_a_running_world(rig: str) -> None:
         SimulatorFormat.open("sim:tiny,seed", None)
     assert SimulatorFormat.detect("sim:tiny,seed=3")
     assert not SimulatorFormat.detect("/some/folder")
+
+
+def test_route_suites_name_each_route_and_differ_by_seed() -> None:
+    suite = route_scenarios(["rural"], [3, 4], route_length_m=60.0)
+    first, second = run_routes([scenario.model_copy(update={"duration_s": 8.0}) for scenario in suite], "oracle")
+    assert (first.name, second.name) == ("rural/3", "rural/4")
+    assert first.driven_m != second.driven_m
+    assert first.collisions == second.collisions == 0

@@ -73,7 +73,9 @@ def test_limits_hold_whatever_is_asked(speed: float, targets: list[tuple[float, 
         if after.speed_mps > 0.0:
             change = after.acceleration_mps2 - state.acceleration_mps2
             assert -SPEC.emergency_jerk_mps3 * step - 1e-9 <= change
-            assert change <= max(SPEC.max_jerk_mps3 * step, -state.acceleration_mps2) + 1e-9
+            # A car that stood for a moment in between no longer brakes.
+            stood = max(0.0, -state.acceleration_mps2) if state.speed_mps < 0.5 else 0.0
+            assert change <= SPEC.max_jerk_mps3 * step + stood + 1e-9
         state = after
 
 
