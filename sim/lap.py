@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.core.labels import Labels
-from perception.core.messages import ROUTE_SENSOR, AnyMessage, LidarSweep, RadarScan
+from perception.core.messages import EGO_SENSOR, ROUTE_SENSOR, AnyMessage, LidarSweep, RadarScan
 from perception.core.rig import SensorRig
 from sim.driven_world import DrivenWorld
 from sim.faults import FaultInjector
@@ -29,7 +29,11 @@ WEATHER_STREAM = 5
 
 
 class Lap:
-    """Streams a world through a rig. advance: makes the world known up to a time, the ego's driving included."""
+    """Streams a world through a rig.
+
+    advance: makes the world known up to a time, the ego's driving included. ahead_ns: how far the world may run ahead
+    of the messages; nothing where somebody steers.
+    """
 
     def __init__(
         self,
@@ -38,10 +42,12 @@ class Lap:
         scenario: ScenarioConfig,
         rig: RigSpec,
         threads: int,
+        ahead_ns: int = 0,
     ) -> None:
         self.world = world
         self.now_ns = 0
         self._advance = advance
+        self._ahead_ns = ahead_ns
         self._rig: SensorRig = rig.sensor_rig
         weather = scenario.weather.resolve(np.random.default_rng([scenario.seed, WEATHER_STREAM]))
         self._suite = SensorSuite(rig, world, weather, scenario.seed, threads=threads)
@@ -53,7 +59,7 @@ class Lap:
         self._ranged: deque[LidarSweep | RadarScan] = deque()
 
     def messages(self) -> Iterator[AnyMessage]:
-        """Messages in arrival order. The world never runs ahead of the arrival of the message that was taken last."""
+        """Messages in arrival order. Without `ahead_ns` the world never runs ahead of the message that comes next."""
         waiting: list[tuple[int, int, AnyMessage]] = []
         count = itertools.count()
         while (event := self._next_event()) is not None:
@@ -103,21 +109,25 @@ class Lap:
             self._coming.append(event)
 
     def _render(self, event: Event) -> AnyMessage:
-        """The message of an event, rendered with all others that were captured by the time it arrives."""
+        """The message of an event. Sensors that cost time are rendered together, as many as may be known by then."""
         if (done := self._rendered.pop(event, None)) is not None:
             return done
         self._advance(event.arrival_ns)
-        self._look_ahead(event.arrival_ns + LOOK_AHEAD_NS)
-        past = [e for e in self._coming if e.capture_ns <= event.arrival_ns and e not in self._rendered]
-        batch = [event, *past]
-        sensed = [e for e in batch if e.sensor != ROUTE_SENSOR]
-        for done_event, message in zip(sensed, self._suite.capture_all(sensed), strict=True):
+        if event.sensor == ROUTE_SENSOR:
+            return route_command(self.world, event.capture_ns, event.arrival_ns)
+        if event.sensor == EGO_SENSOR:
+            return self._suite.capture(event)
+        known_ns = event.arrival_ns + self._ahead_ns
+        self._look_ahead(known_ns + LOOK_AHEAD_NS)
+        batch = [event, *(e for e in self._coming if e.capture_ns <= known_ns and self._is_to_render(e))]
+        self._advance(max(e.capture_ns for e in batch))
+        for done_event, message in zip(batch, self._suite.capture_all(batch), strict=True):
             self._rendered[done_event] = message
             self._remember(message)
-        for e in batch:
-            if e.sensor == ROUTE_SENSOR:
-                self._rendered[e] = route_command(self.world, e.capture_ns, e.arrival_ns)
         return self._rendered.pop(event)
+
+    def _is_to_render(self, event: Event) -> bool:
+        return event.sensor not in (EGO_SENSOR, ROUTE_SENSOR) and event not in self._rendered
 
     def _remember(self, message: AnyMessage) -> None:
         self._captured[message.capture_ns] = None

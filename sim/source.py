@@ -30,6 +30,8 @@ from sim.world_log import LogTap
 
 PREFIX = "sim:"
 LOG_SUFFIX = ".wlog"
+OPEN_LOOP_AHEAD_NS = 100_000_000
+"""Nobody steers: sensors of the next tenth of a second are rendered side by side."""
 ROUTE_BEHIND_M, ROUTE_AHEAD_M = 10.0, 80.0
 
 
@@ -123,7 +125,8 @@ class SimulatorSource:
 
     def _begin(self) -> Lap:
         world: DrivenWorld = World(self.scenario.world) if self._replay is None else LoggedWorld(self._replay)
-        return Lap(world, self._logged(world, world.advance_to), self.scenario, self._spec, self._threads)
+        advance = self._logged(world, world.advance_to)
+        return Lap(world, advance, self.scenario, self._spec, self._threads, OPEN_LOOP_AHEAD_NS)
 
     def _logged(self, world: DrivenWorld, advance: Callable[[int], None]) -> Callable[[int], None]:
         if self._log is None:

@@ -125,7 +125,7 @@ def test_an_actors_own_error_arrives_as_itself_with_its_traceback(ray: None, pla
             return super().fuse(replace(request, cameras=request.cameras[:-1]), features)
 
     try:
-        with pytest.raises(ModelError, match="camera") as caught:
+        with pytest.raises(ModelError, match="features") as caught:
             run_drive(
                 made, Breaks(engine), ServiceConfig(), run_id="r", on_result=lambda _: None, options=ReplayOptions()
             )
