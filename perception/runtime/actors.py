@@ -16,13 +16,16 @@ class StageWorker:
     `split`: `encode` and `fuse`, features travel. `colocated`: `work`, features stay here, by key.
     """
 
-    def __init__(self, model: ModelChoice, threads: int) -> None:
+    _stages: Stages
+
+    def __init__(self, threads: int) -> None:
         # Ray sets OMP_NUM_THREADS=1 for actors that reserve no core.
         torch.set_num_threads(threads)
-        self._stages = Stages(open_model(model))
         self._kept: dict[str, Encoded | Exception] = {}
 
-    def info(self) -> ModelInfo:
+    def load(self, model: ModelChoice) -> ModelInfo:
+        """Load the model; not in the constructor, whose errors Ray hands on as text only."""
+        self._stages = Stages(open_model(model))
         return self._stages.info
 
     def encode(self, request: EncodeRequest) -> Encoded:

@@ -51,9 +51,9 @@ class _ActorEngine:
     """Starts one actor for each role, and stops them."""
 
     def __init__(self, roles: Sequence[str], model: ModelChoice, threads: int) -> None:
-        self._actors: dict[str, Any] = {role: StageActor.options(num_cpus=0).remote(model, threads) for role in roles}
+        self._actors: dict[str, Any] = {role: StageActor.options(num_cpus=0).remote(threads) for role in roles}
         try:
-            infos = ray.get([actor.info.remote() for actor in self._actors.values()], timeout=START_TIMEOUT_S)
+            infos = ray.get([actor.load.remote(model) for actor in self._actors.values()], timeout=START_TIMEOUT_S)
         except RayError as error:
             self.close()
             raise _as_itself(error) from error
@@ -161,7 +161,7 @@ def _as_itself(error: BaseException) -> BaseException:
         cause: Exception = error.cause
         if isinstance(cause, RayError):
             return _as_itself(cause)
-        cause.add_note(f"In the actor:\n{error.traceback_str}")
+        cause.add_note(f"In the actor:\n{error}")
         return cause
     if isinstance(error, RayActorError):
         return EngineError(f"an engine process died: {error}")
