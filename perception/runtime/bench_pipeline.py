@@ -70,7 +70,11 @@ def _engine(placement: str, choice: ModelChoice, threads: int) -> Iterator[Engin
         yield LocalEngine(open_model(choice), threads=threads)
         return
     with ray_cluster():
-        engine = ray_engine(choice, placement="split" if placement == "split" else "colocated", threads=threads)
+        engine = ray_engine(
+            choice,
+            placement="split" if placement == "split" else "colocated",
+            threads=0 if placement == "split" else threads,
+        )
         try:
             yield engine
         finally:

@@ -33,6 +33,8 @@ def ray_cluster(address: str | None = None, *, num_cpus: int | None = None) -> I
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Threads of torch that wait for each other spin; beside other busy processes on few cores, shorter is much faster.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    # Ray gives its workers a low priority (nice 15): every other process would hold up the model.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     # Ray would hide the GPUs from actors that ask for none; placement decides that, not Ray.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     on_sigterm = signal.getsignal(signal.SIGTERM)
