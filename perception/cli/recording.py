@@ -13,9 +13,8 @@ from perception.core.ports import Recorder, Source
 from perception.core.results import PerceptionResult
 from perception.recorders.nuscenes import NuScenesRecorder
 from perception.sync.compensation import sweep_at_reference
-from perception.sync.ego_estimator import EgoMotionEstimator
+from perception.sync.ego_estimator import MOTION_SPAN_NS, EgoMotionEstimator
 
-MOTION_SPAN_NS = 300_000_000
 KEYFRAME_NS = 490_000_000
 """nuScenes labels at 2 Hz; of labels that come faster, those nearer than this to the last one are left out."""
 

@@ -10,6 +10,7 @@ from perception.core.cameras import CameraModel
 from perception.core.messages import CameraFrame, Command, LidarSweep, RadarScan, Signal
 from perception.core.motion import EgoMotion
 from perception.core.results import Detections, PathHints
+from perception.core.rig import Sensor
 
 F64 = NDArray[np.float64]
 
@@ -54,6 +55,19 @@ class CameraView:
     camera: CameraModel
     reference_SE3_camera: F64
     age_ns: int
+
+    @classmethod
+    def of(cls, frame: CameraFrame, sensor: Sensor, motion: EgoMotion) -> "CameraView":
+        """The view of `frame`, by its own calibration where it brings one, else by that of `sensor`."""
+        camera = frame.calibration or sensor.camera
+        assert camera is not None
+        mount = sensor.ego_SE3_sensor if frame.ego_SE3_sensor is None else frame.ego_SE3_sensor
+        return cls(
+            sensor=frame.sensor,
+            camera=camera,
+            reference_SE3_camera=motion.at(frame.capture_ns) @ mount,
+            age_ns=motion.reference_ns - frame.capture_ns,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -73,13 +73,7 @@ class FeatureCache:
         stamp = bundle.hits[sensor_name]
         frame = self._messages[stamp.index]
         assert isinstance(frame, CameraFrame)
-        mount = self._rig[sensor_name].ego_SE3_sensor if frame.ego_SE3_sensor is None else frame.ego_SE3_sensor
-        return CameraView(
-            sensor=sensor_name,
-            camera=self._camera_of(frame),
-            reference_SE3_camera=motion.at(stamp.capture_ns) @ mount,
-            age_ns=bundle.age_ns(sensor_name),
-        )
+        return CameraView.of(frame, self._rig[sensor_name], motion)
 
     def _camera_of(self, frame: CameraFrame) -> CameraModel:
         camera = frame.calibration or self._rig[frame.sensor].camera

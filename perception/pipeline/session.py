@@ -30,13 +30,10 @@ from perception.core.stages import FuseRequest, FusionOutput
 from perception.models.tracker import Tracker
 from perception.pipeline.feature_cache import FeatureCache
 from perception.pipeline.health import SensorHealth
-from perception.sync.ego_estimator import EgoMotionEstimator
+from perception.sync.ego_estimator import MOTION_SPAN_NS, EgoMotionEstimator
 from perception.sync.synchronizer import Synchronizer
 
 F64 = NDArray[np.float64]
-
-MOTION_SPAN_NS = 300_000_000
-"""Ego motion this far around a reference time goes along with a request."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

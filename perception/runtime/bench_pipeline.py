@@ -24,9 +24,8 @@ from perception.pipeline.stages import Encoded, Stages, open_model
 from perception.queues.memory import MemoryQueue
 from perception.runtime.cluster import ray_cluster
 from perception.runtime.ray_engine import ray_engine
-from perception.sync.ego_estimator import EgoMotionEstimator
+from perception.sync.ego_estimator import MOTION_SPAN_NS, EgoMotionEstimator
 
-MOTION_SPAN_NS = 300_000_000
 LATENCY_RATE = 0.5
 """A pace that every placement keeps up with on two cores: beyond it one would measure a queue."""
 

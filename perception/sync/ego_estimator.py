@@ -10,6 +10,9 @@ from perception.sync.ego_track import MAX_EXTRAPOLATION_NS, EgoTracker
 LIDAR_PATIENCE_NS = 250_000_000
 """How long, from the first message on, poses and radars may take to speak before costly lidar odometry begins."""
 
+MOTION_SPAN_NS = 300_000_000
+"""Ego motion this far around a reference time covers every message that can belong to it."""
+
 
 class EgoMotionEstimator:
     """Watches messages and tells the motion around any recent time; which source it took is in the answer.

@@ -12,12 +12,11 @@ from perception.core.results import PerceptionResult
 from perception.core.rig import Modality
 from perception.core.stages import CameraView
 from perception.sync.compensation import scan_at_reference, sweep_at_reference
-from perception.sync.ego_estimator import EgoMotionEstimator
+from perception.sync.ego_estimator import MOTION_SPAN_NS, EgoMotionEstimator
 from perception.viewer.picture import Image, Scene
 
 KEPT_MESSAGES = 32
 """Messages of each sensor kept until a result asks for them."""
-MOTION_SPAN_NS = 300_000_000
 LARGE_PX = 1000
 """Images wider than this are decoded at half their size: a tile of a picture is smaller still."""
 
@@ -52,25 +51,16 @@ class SceneComposer:
         empty = np.zeros((0, 3), dtype=np.float32)
         return Scene(
             result=result,
-            cameras=[self._camera(m, result, motion) for m in used.values() if isinstance(m, CameraFrame)],
+            cameras=[self._camera(m, motion) for m in used.values() if isinstance(m, CameraFrame)],
             lidar_m=np.concatenate([empty, *points]),
             radar_m=np.concatenate([empty, *(r.points_ego_m for r in returns)]),
             radial_mps=np.concatenate([empty[:, 0], *(r.compensated_mps for r in returns)]),
             labels=self._source.labels(result.reference_ns),
         )
 
-    def _camera(self, frame: CameraFrame, result: PerceptionResult, motion: EgoMotion) -> tuple[CameraView, Image]:
-        sensor = self._source.rig[frame.sensor]
-        camera = frame.calibration or sensor.camera
-        assert camera is not None
-        mount = sensor.ego_SE3_sensor if frame.ego_SE3_sensor is None else frame.ego_SE3_sensor
-        view = CameraView(
-            sensor=frame.sensor,
-            camera=camera,
-            reference_SE3_camera=motion.at(frame.capture_ns) @ mount,
-            age_ns=result.reference_ns - frame.capture_ns,
-        )
-        how = cv2.IMREAD_REDUCED_COLOR_2 if camera.width_px > LARGE_PX else cv2.IMREAD_COLOR
+    def _camera(self, frame: CameraFrame, motion: EgoMotion) -> tuple[CameraView, Image]:
+        view = CameraView.of(frame, self._source.rig[frame.sensor], motion)
+        how = cv2.IMREAD_REDUCED_COLOR_2 if view.camera.width_px > LARGE_PX else cv2.IMREAD_COLOR
         pixels = cv2.imdecode(np.frombuffer(frame.data, dtype=np.uint8), how)
         return view, np.asarray(pixels, dtype=np.uint8)
 
