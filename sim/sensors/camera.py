@@ -96,7 +96,8 @@ class CameraSensor:
         moment = renderer.moment(scene, time_ns, knots)
         poses = ego_poses(scene, knots, self._row_times(time_ns)) @ self._ego_SE3_sensor
         rays = self._aim(self._rays, screen.row, poses, time_ns)
-        sight = renderer.look(rays, moment, self._pixel_rad, counts_hidden=counts_hidden)
+        scenery = screen.cast_scenery(rays, renderer.caster)
+        sight = renderer.look(rays, moment, self._pixel_rad, scenery=scenery, counts_hidden=counts_hidden)
         face = renderer.faces(sight.hits)
         sunlit = screen.sunlit(sight, face, renderer, moment)
         open_sky = screen.open_sky(sight, renderer, moment)

@@ -20,8 +20,11 @@ I64 = NDArray[np.int64]
 _RADAR: Final = np.array([MATERIALS[name].radar for name in MATERIAL_NAMES])
 _FAN_STEP_RAD: Final = np.radians(0.8)
 _FAN_ELEVATIONS_RAD: Final = np.radians([-2.5, -1.0, 0.0, 1.5, 4.0])
-_PROBES: Final = 10
-"""Rays sent to each actor in view, beside the fan that sweeps the scenery."""
+_SCENERY_GAIN: Final = 60.0
+"""Cross-section of a patch of scenery over its area: flat and cornered parts throw back more than they cover."""
+_PROBES_PER_M: Final = 1.0
+_MIN_PROBES: Final = 2
+"""Rays sent to each actor in view, by its length: a car answers with one or two returns, a lorry with several."""
 _BENEATH_SHARE: Final = 0.25
 """Hidden actors that are seen all the same: waves pass under and around vehicles."""
 _BENEATH_LOSS_DB: Final = 9.0
@@ -50,13 +53,12 @@ class RadarSensor:
         tracks = ActorTracks.sample(scene, knots_over(capture_ns, capture_ns))
         actors = self._actor_points(world_SE3_radar, tracks, rng)
         scenery = self._scenery_points(world_SE3_radar, tracks, rng)
-        seen = concatenate(actors, scenery)
+        own = _own_velocity(self._ego_SE3_sensor, ego.velocity_mps, ego.yaw_rate_radps)
+        seen = merge_cells(concatenate(actors, scenery), own, config)
         seen = seen.rows(is_detected(seen, config, rng) & (rng.random(len(seen)) >= config.miss_share))
         seen = add_ghosts(seen, scenery, config, rng)
-        own = _own_velocity(self._ego_SE3_sensor, ego.velocity_mps, ego.yaw_rate_radps)
-        merged = merge_cells(seen, own, config)
-        merged = add_clutter(merged, config, self._half_view_rad, rng)
-        return self._publish(merged, own, capture_ns, arrival_ns, rng)
+        seen = add_clutter(seen, config, self._half_view_rad, rng)
+        return self._publish(seen, own, capture_ns, arrival_ns, rng)
 
     def _publish(
         self, seen: Scatterers, own_mps: F64, capture_ns: int, arrival_ns: int, rng: np.random.Generator
@@ -102,7 +104,7 @@ class RadarSensor:
         cosine = np.abs(np.einsum("in,in->n", fan[:, rows], normal))
         # A patch as wide as a ray is apart from the next, brightest where it faces the radar.
         area = np.minimum((distance * _FAN_STEP_RAD) ** 2, 4.0)
-        power = _RADAR[material] * area * (0.05 + cosine**2)
+        power = _SCENERY_GAIN * _RADAR[material] * area * (0.05 + cosine**2)
         flicker = rng.exponential(1.0, len(rows))
         return Scatterers(
             points_m=(fan[:, rows] * distance).T,
@@ -120,7 +122,9 @@ class RadarSensor:
         if len(near) == 0:
             return Scatterers.empty()
         center, half = self._caster.boxes_of(tracks)
-        actor = np.repeat(near, _PROBES)
+        probes = np.maximum(np.round(2 * half[near, 0] * _PROBES_PER_M), _MIN_PROBES).astype(np.int64)
+        actor = np.repeat(near, probes)
+        is_first = np.diff(actor, prepend=-1) != 0
         spread = rng.uniform(-0.45, 0.45, (len(actor), 3)) * 2 * half[actor]
         rotation, position = tracks.rotation[0], tracks.position_m[0]
         goal = position[actor] + np.einsum("nij,nj->ni", rotation[actor], center[actor] + spread)
@@ -130,7 +134,7 @@ class RadarSensor:
         hits = self._cast(world_SE3_radar, ray.T, tracks)
         is_seen = hits.actor == actor
         count = np.bincount(actor[is_seen], minlength=len(tracks.states))
-        hidden = (count[actor] == 0) & (np.arange(len(actor)) % _PROBES == 0)
+        hidden = (count[actor] == 0) & is_first
         hidden &= rng.random(len(actor)) < _BENEATH_SHARE
         distance = np.where(is_seen, hits.distance_m, reach)
         keep = np.flatnonzero((is_seen | hidden) & (distance <= self._config.max_range_m))

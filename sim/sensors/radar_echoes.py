@@ -14,6 +14,8 @@ Bool = NDArray[np.bool_]
 
 _STEP_DB: Final = 3.0
 """Width of the step from never to always detected."""
+_FLOOR_DBSM: Final = -5.0
+"""Weaker echoes are not reported, however near."""
 _DOUBLE_LOSS_DB: Final = 12.0
 _MIRROR_LOSS_DB: Final = 8.0
 _DOUBLE_REACH_M: Final = 40.0
@@ -24,7 +26,7 @@ def is_detected(seen: Scatterers, config: RadarConfig, rng: np.random.Generator)
     distance = np.maximum(seen.polar()[0], 1.0)
     needed = config.sensitivity_dbsm + 40 * np.log10(distance / 50.0)
     # Close by the receiver is turned down: weak ground echoes do not fill the scan.
-    needed = np.maximum(needed, config.sensitivity_dbsm)
+    needed = np.maximum(needed, _FLOOR_DBSM)
     margin = np.clip((seen.rcs_dbsm - needed) / (_STEP_DB / 4), -50, 50)
     detected: Bool = rng.random(len(seen)) < 1 / (1 + np.exp(-margin))
     return detected

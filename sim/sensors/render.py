@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.scene import MATERIAL_INDEX, ActorModel, EgoPose, SceneView
-from sim.sensors.lamps import Lamps, glow_of, street_lamps
+from sim.sensors.lamps import SIGNAL_MATERIALS, Lamps, glow_of, street_lamps
 from sim.sensors.scene_caster import Hits, Rays, SceneCaster
 from sim.sensors.shading import Fragments, Shader
 from sim.sensors.sky import Sky
+from sim.sensors.surface_points import fill_surface_points
 from sim.sensors.textures import TextureAtlas
-from sim.sensors.tiles import rotate_back, tile_order
+from sim.sensors.tiles import tile_order
 from sim.sensors.tracks import ActorTracks
 from sim.weather import Weather
 
@@ -30,7 +31,9 @@ NEARBY_M: Final = 3.0
 """Only what is nearer than this keeps the sky's light from a surface."""
 DOME: Final = 16
 """Directions to the sky, shared out over blocks of 4x4 pixels."""
-_TRANSPOSED: Final = np.arange(9).reshape(3, 3).T.ravel()
+_CAN_GLOW: Final = np.isin(
+    np.arange(256), [MATERIAL_INDEX[m] for m in ("headlight", "taillight", "window")] + list(SIGNAL_MATERIALS)
+)
 _NO_SIGNAL: Final = 255
 _LIFT_M: Final = np.float32(0.015)
 
@@ -62,7 +65,7 @@ class Renderer:
         rng = np.random.default_rng([seed, 0x5C3])
         self.weather = weather
         self.sky = Sky(weather, rng)
-        self._caster = caster
+        self.caster = caster
         self._shader = Shader(weather, self.sky.daylight, TextureAtlas(rng))
         self._street = street_lamps(scene.scenery) if weather.is_dark else np.zeros((0, 3))
         self._front = {name: _headlamps_at(model) for name, model in scene.models.items()}
@@ -80,40 +83,56 @@ class Renderer:
             lamps = Lamps.near(ego, tracks, front, self._street)
         return Moment(ego=ego, tracks=tracks, lamps=lamps, lit_signal=lit)
 
-    def look(self, rays: Rays, moment: Moment, pixel_rad: float, *, counts_hidden: bool = False) -> Sight:
-        """Find what rays see; pixel_rad: angle that a pixel covers."""
-        hits = self._caster.cast(rays, moment.tracks, VIEW_M, counts_hidden=counts_hidden)
+    def look(
+        self,
+        rays: Rays,
+        moment: Moment,
+        pixel_rad: float,
+        *,
+        scenery: tuple[F32, NDArray[np.int32]] | None = None,
+        counts_hidden: bool = False,
+    ) -> Sight:
+        """Find what rays see; pixel_rad: angle that a pixel covers. scenery: see `SceneCaster.cast`."""
+        hits = self.caster.cast(rays, moment.tracks, VIEW_M, scenery=scenery, counts_hidden=counts_hidden)
         rows = np.flatnonzero(hits.is_hit)
-        surface, actor, distance = hits.surface[rows], hits.actor[rows], hits.distance_m[rows]
-        table = self._caster.surfaces
-        direction = rays.direction.take(rows, axis=1)
-        origin = rays.origin_m.take(rows, axis=1) if rays.origin_m.shape[1] > 1 else rays.origin_m
-        position = origin.astype(np.float32) + distance * direction
-        local_normal, albedo, material = table.fetch(surface)
-        local, normal = position.copy(), local_normal.copy()
-        _into_actor_frames(moment.tracks, actor, local, normal)
-        away = np.einsum("in,in->n", direction, normal) > 0
-        normal[:, away] *= -1
-        street = MATERIAL_INDEX["lamp_yellow"] if self.weather.is_dark else _NO_SIGNAL
-        # The last entry answers row -1, the scenery: its lamps are street lamps.
-        lit = np.append(moment.lit_signal, np.uint8(street))[actor]
+        tracks, count = moment.tracks, len(moment.tracks.states)
+        point, material = np.empty((19, len(rows)), dtype=np.float32), np.empty(len(rows), dtype=np.uint8)
+        fill_surface_points(
+            rows,
+            rays.origin_m.astype(np.float32),
+            rays.direction,
+            hits.distance_m,
+            hits.surface,
+            hits.actor,
+            self.caster.surfaces.look,
+            tracks.rotation[tracks.middle].reshape(count, 9).astype(np.float32),
+            tracks.position_m[tracks.middle].astype(np.float32),
+            point,
+            material,
+        )
         fragments = Fragments(
-            direction=direction,
-            distance_m=distance,
-            footprint_m=distance * np.float32(pixel_rad),
-            position_m=position,
-            normal=normal,
-            local_m=local,
-            local_normal=local_normal,
+            point=point,
+            footprint_m=point[15] * np.float32(pixel_rad),
             material=material,
-            albedo=albedo,
-            glow=glow_of(material, surface.astype(np.int64) // 2, lit, self.weather),
+            glow=self._glow(material, hits.surface, hits.actor, rows, moment),
         )
         return Sight(rays=rays, hits=hits, rows=rows, fragments=fragments)
 
+    def _glow(
+        self, material: U8, surface: NDArray[np.int32], actor: NDArray[np.int32], rows: I64, moment: Moment
+    ) -> F32:
+        """Strength (M,) of the own light of what rays `rows` (M,) hit; few materials have any."""
+        glow = np.zeros(len(rows), dtype=np.float32)
+        some = np.flatnonzero(_CAN_GLOW.take(material))
+        street = MATERIAL_INDEX["lamp_yellow"] if self.weather.is_dark else _NO_SIGNAL
+        # The last entry answers row -1, the scenery: its lamps are street lamps.
+        lit = np.append(moment.lit_signal, np.uint8(street))[actor[rows[some]]]
+        glow[some] = glow_of(material[some], self.caster.surfaces.pane[surface[rows[some]]], lit, self.weather)
+        return glow
+
     def faces(self, hits: Hits) -> I64:
         """A number (N,) for what each ray hit, equal where no edge lies between: same actor, look and direction."""
-        face = self._caster.surfaces.face[hits.surface] + ((hits.actor.astype(np.int64) + 1) << 48)
+        face = self.caster.surfaces.face[hits.surface] + ((hits.actor.astype(np.int64) + 1) << 48)
         face[~hits.is_hit] = -1
         return face
 
@@ -135,7 +154,7 @@ class Renderer:
         rows = rows[tile_order(cell[1], cell[0])]
         origin = seen.position_m.take(asked[rows], axis=1) + _LIFT_M * normal.take(rows, axis=1)
         rays = Rays(origin_m=origin, direction=np.repeat(daylight.sun_direction[:, None], len(rows), axis=1))
-        lit[rows] = ~self._caster.is_blocked(rays, _still(moment.tracks), VIEW_M)
+        lit[rows] = ~self.caster.is_blocked(rays, _still(moment.tracks), VIEW_M)
         return lit
 
     def open_sky(self, sight: Sight, asked: I64, moment: Moment, pattern: I64) -> F32:
@@ -151,7 +170,7 @@ class Renderer:
         direction /= np.linalg.norm(direction, axis=0)
         origin = seen.position_m.take(asked[near], axis=1) + _LIFT_M * normal
         rays = Rays(origin_m=origin, direction=direction)
-        free[near] = ~self._caster.is_blocked(rays, _still(moment.tracks), NEARBY_M, within_m=NEARBY_M)
+        free[near] = ~self.caster.is_blocked(rays, _still(moment.tracks), NEARBY_M, within_m=NEARBY_M)
         return free
 
     def radiance(self, sight: Sight, moment: Moment, sunlit: F32, open_sky: F32) -> F32:
@@ -175,16 +194,6 @@ def _still(tracks: ActorTracks) -> ActorTracks:
         rotation=tracks.rotation[middle],
         turn_rad=tracks.turn_rad[:0],
     )
-
-
-def _into_actor_frames(tracks: ActorTracks, actor: NDArray[np.int32], position: F32, normal: F32) -> None:
-    """Turn positions (3, M) of points on actors into actors' frames, and their normals out of them, in place."""
-    rows = np.flatnonzero(actor >= 0)
-    who = actor[rows]
-    r = tracks.rotation[tracks.middle].reshape(-1, 9).T.astype(np.float32).take(who, axis=1)
-    offset = position.take(rows, axis=1) - tracks.position_m[tracks.middle].T.astype(np.float32).take(who, axis=1)
-    position[:, rows] = rotate_back(r, offset)
-    normal[:, rows] = rotate_back(r[_TRANSPOSED], normal.take(rows, axis=1))
 
 
 def _headlamps_at(model: ActorModel) -> float:

@@ -1,9 +1,10 @@
 """Rays through scenery and moving actors: the nearest hit of each ray, every ray at its own time.
 
-Scenery is cast whole. For actors, rays are taken in tiles of 16 neighbours; only tiles that can meet an actor's box go
-into that actor's own frame, where its model never moves. Cost grows with what actors cover, not with their number.
+Scenery is cast whole. Only rays that enter an actor's box are cast at its model, in its own frame, where it never
+moves. Cost grows with what actors cover, not with their number.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.scene import SceneView
+from sim.sensors.actor_rays import BLOCK, TILE, bound_rays, enter_boxes, keep_nearest
 from sim.sensors.raycast import NO_HIT, RayCasterFactory
 from sim.sensors.surfaces import ActorLibrary, SurfaceTable
-from sim.sensors.tiles import TILE, Boxes, RayTiles, in_tiles, rotate_back, slabs
 from sim.sensors.tracks import ActorTracks
 
 F32 = NDArray[np.float32]
@@ -83,6 +84,11 @@ class _Crossings:
     distance_m: F32
     surface: I32
 
+    @classmethod
+    def none(cls) -> "_Crossings":
+        none = np.zeros(0, dtype=np.int64)
+        return cls(ray=none, actor=none, distance_m=np.zeros(0, np.float32), surface=np.zeros(0, np.int32))
+
 
 class SceneCaster:
     """The scenery of one world and all its actor models, built once and shared by every sensor and thread."""
@@ -92,34 +98,37 @@ class SceneCaster:
         meshes = [scenery, *(mesh for model in scene.models.values() for mesh in model.phases)]
         self.models = scene.models
         self.surfaces = SurfaceTable.of(meshes)
-        self._scenery = factory(scenery.vertices_m, scenery.triangles)
+        self.scenery = factory(scenery.vertices_m, scenery.triangles)
         self._library = ActorLibrary.of(scene.models, len(scenery.triangles), factory)
 
-    def cast(self, rays: Rays, tracks: ActorTracks, reach_m: float, *, counts_hidden: bool = False) -> Hits:
+    def cast(
+        self,
+        rays: Rays,
+        tracks: ActorTracks,
+        reach_m: float,
+        *,
+        scenery: tuple[F32, I32] | None = None,
+        counts_hidden: bool = False,
+    ) -> Hits:
         """The nearest hit of each ray, among scenery and the actors within `reach_m`.
 
-        counts_hidden: also cast rays at actors behind the scenery, so that `Hits.crossed` counts them.
+        scenery: distance and surface (N,) of the scenery along the rays, where that is known already. counts_hidden:
+        also cast rays at actors behind the scenery, so that `Hits.crossed` counts them.
         """
-        found, triangle = self._scenery.nearest(rays.packed())
+        found, triangle = self.scenery.nearest(rays.packed()) if scenery is None else scenery
         distance, surface = found.copy(), triangle.copy()
         actor = np.full(len(rays), SCENERY, dtype=np.int32)
         crossings = self._cross(rays, tracks, reach_m, None if counts_hidden else distance)
-        # Far first: where several actors share a ray, the nearest is written last and stays.
-        order = np.flatnonzero(crossings.distance_m < distance[crossings.ray])
-        order = order[np.argsort(-crossings.distance_m[order], kind="stable")]
-        ray = crossings.ray[order]
-        distance[ray] = crossings.distance_m[order]
-        surface[ray] = crossings.surface[order]
-        actor[ray] = crossings.actor[order]
+        keep_nearest(crossings.ray, crossings.actor, crossings.distance_m, crossings.surface, distance, surface, actor)
         crossed = np.bincount(crossings.actor, minlength=len(tracks.states))
         return Hits(distance_m=distance, surface=surface, actor=actor, crossed=crossed)
 
     def is_blocked(self, rays: Rays, tracks: ActorTracks, reach_m: float, within_m: float = np.inf) -> Bool:
         """True (N,) where anything lies along a ray nearer than `within_m`: what shadows need."""
         if np.isinf(within_m):
-            blocked = self._scenery.is_blocked(rays.packed()).copy()
+            blocked = self.scenery.is_blocked(rays.packed()).copy()
         else:
-            blocked = self._scenery.nearest(rays.packed())[0] < within_m
+            blocked = self.scenery.nearest(rays.packed())[0] < within_m
         limit = np.where(blocked, np.float32(0), np.float32(within_m))
         crossings = self._cross(rays, tracks, min(reach_m, within_m), limit)
         blocked[crossings.ray[crossings.distance_m < within_m]] = True
@@ -132,82 +141,93 @@ class SceneCaster:
 
     def _cross(self, rays: Rays, tracks: ActorTracks, reach_m: float, limit_m: F32 | None) -> _Crossings:
         """Every meeting of a ray with an actor's model that begins nearer than `limit_m` (N,), or anywhere."""
-        if len(tracks.states) == 0 or len(rays) == 0:
-            none = np.zeros(0, dtype=np.int64)
-            return _Crossings(ray=none, actor=none, distance_m=np.zeros(0, np.float32), surface=np.zeros(0, np.int32))
-        library = self._library
+        library, count = self._library, len(tracks.states)
+        if count == 0 or len(rays) == 0:
+            return _Crossings.none()
         slots = library.slots_of(tracks.states.model, tracks.states.phase)
-        tiles = RayTiles.of(rays.origin_m, rays.direction)
-        actor, tile = tiles.meetings(_boxes(library, slots, tracks), reach_m)
-        slot = slots[actor]
-        start, step = _to_actor_frames(tiles, rays.time_ns, tracks, actor, tile)
-        start -= library.center_m.T.astype(np.float32)[:, slot, None]
-        enter, leave = slabs(start, step, library.half_m.T.astype(np.float32)[:, slot, None] + _SKIN_M)
-        ray = tile[:, None] * TILE + np.arange(TILE)
-        meets = (enter <= leave) & (ray < len(rays))
-        if limit_m is not None:
-            meets &= enter < in_tiles(limit_m[None])[0, tile]
-        flat = np.flatnonzero(meets)
-        pair = flat // TILE
-        entry, span = enter.take(flat), (leave - enter).take(flat)
-        # Boxes sit at their slots' centres in the library: from there on rays are its rays.
-        start += (library.origin_m + library.center_m).T.astype(np.float32)[:, slot, None]
-        packed = np.empty((len(flat), 6), dtype=np.float32)
-        for i in range(3):
-            packed[:, 3 + i] = step[i].take(flat)
-            packed[:, i] = (start[i].take(flat) if start.shape[2] > 1 else start[i, :, 0].take(pair)) + entry * packed[
-                :, 3 + i
-            ]
-        inside, triangle = library.caster.nearest(packed)
-        hit = np.flatnonzero((triangle != NO_HIT) & (inside <= span + _SKIN_M))
+        anchor = rays.origin_m[:, 0].astype(np.float64)
+        origin = (rays.origin_m - anchor[:, None]).astype(np.float32)
+        segment, share = tracks.places(rays.time_ns)
+        entered = _Entries.of(
+            _capacity(len(rays)),
+            lambda into: enter_boxes(
+                origin,
+                rays.direction,
+                np.full(len(rays), np.inf, dtype=np.float32) if limit_m is None else limit_m,
+                segment,
+                share,
+                _bounds(origin, rays.direction, BLOCK),
+                _bounds(origin, rays.direction, TILE),
+                _balls(library, slots, tracks, anchor),
+                (tracks.position_m - anchor).astype(np.float32),
+                tracks.rotation.reshape(-1, count, 9).astype(np.float32),
+                tracks.turn_rad.astype(np.float32),
+                _boxes(library, slots),
+                np.float32(reach_m),
+                into.ray,
+                into.actor,
+                into.span_m,
+                into.entry_m,
+                into.inside,
+            ),
+        )
+        inside, triangle = library.caster.nearest(entered.inside)
+        hit = np.flatnonzero((triangle != NO_HIT) & (inside <= entered.span_m + _SKIN_M))
         return _Crossings(
-            ray=ray.take(flat[hit]),
-            actor=actor[pair[hit]],
-            distance_m=entry[hit] + inside[hit],
+            ray=entered.ray[hit],
+            actor=entered.actor[hit],
+            distance_m=entered.entry_m[hit] + inside[hit],
             surface=triangle[hit] + np.int32(library.first_surface),
         )
 
 
-def _boxes(library: ActorLibrary, slots: I64, tracks: ActorTracks) -> Boxes:
-    middle = tracks.middle
-    rotation = tracks.rotation[middle]
-    return Boxes(
-        center_m=tracks.position_m[middle] + np.einsum("kij,kj->ki", rotation, library.center_m[slots]),
-        half_m=library.half_m[slots],
-        rotation=rotation,
-        margin_m=tracks.margin_m(library.radius_m[slots]),
-    )
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Entries:
+    """Rays that enter actors' boxes, a row each, as `enter_boxes` finds them."""
+
+    ray: I64
+    actor: I64
+    span_m: F32
+    entry_m: F32
+    inside: F32
+
+    @classmethod
+    def of(cls, capacity: int, find: Callable[["_Entries"], int]) -> "_Entries":
+        """What `find` finds; asked again with more room where `capacity` was not enough."""
+        while True:
+            room = cls(
+                ray=np.empty(capacity, dtype=np.int64),
+                actor=np.empty(capacity, dtype=np.int64),
+                span_m=np.empty(capacity, dtype=np.float32),
+                entry_m=np.empty(capacity, dtype=np.float32),
+                inside=np.empty((capacity, 6), dtype=np.float32),
+            )
+            count = find(room)
+            if count <= capacity:
+                return cls(**{name: getattr(room, name)[:count] for name in cls.__slots__})
+            capacity = count
 
 
-def _to_actor_frames(
-    tiles: RayTiles, time_ns: I64 | None, tracks: ActorTracks, actor: I64, tile: I64
-) -> tuple[F32, F32]:
-    """Origins and directions (3, P, 16) of tiles of rays in the frames of actors, each ray at its own time."""
-    step = tiles.directions[:, tile]
-    origin = tiles.origins_m[:, tile] if tiles.origins_m.shape[1] > 1 else tiles.origins_m
-    position = (tracks.position_m - tiles.anchor_m).astype(np.float32)
-    if time_ns is None:
-        segment: I64 = np.full(len(tile), tracks.middle, dtype=np.int64)
-        start = origin - position[tracks.middle].T[:, actor, None]
-    else:
-        # One segment for a tile: its few rays past a knot go on at the same pace, by micrometres at most.
-        segment, share = tracks.place(in_tiles(time_ns[None])[0, tile])
-        here = position[segment, actor].T[:, :, None]
-        # Rays of one origin still start from many places in the frame of an actor that moves.
-        start = origin - (here + share * (position[segment + 1, actor].T[:, :, None] - here))
-        angle = share * tracks.turn_rad[segment, actor].astype(np.float32)[:, None]
-        cos, sin = np.cos(angle), np.sin(angle)
-        start, step = _turn_back(start, cos, sin), _turn_back(step, cos, sin)
-    r = tracks.rotation[segment, actor].reshape(-1, 9).T.astype(np.float32)[:, :, None]
-    return rotate_back(r, start), rotate_back(r, step)
+def _capacity(rays: int) -> int:
+    return rays + 1024
 
 
-def _turn_back(vector: F32, cos: F32, sin: F32) -> F32:
-    x, y, z = vector
-    turned = np.empty(np.broadcast_shapes(vector.shape, cos.shape), dtype=np.float32)
-    np.multiply(cos, x, out=turned[0])
-    turned[0] += sin * y
-    np.multiply(cos, y, out=turned[1])
-    turned[1] -= sin * x
-    turned[2] = z
-    return turned
+def _bounds(origin_m: F32, direction: F32, size: int) -> F32:
+    bounds = np.empty((9, -(-direction.shape[1] // size)), dtype=np.float32)
+    bound_rays(origin_m, direction, size, bounds)
+    return bounds
+
+
+def _balls(library: ActorLibrary, slots: I64, tracks: ActorTracks, anchor_m: F64) -> F32:
+    """Spheres (K, 4) that actors stay within: centre from the anchor, radius."""
+    center = tracks.position_m[tracks.middle] - anchor_m
+    center = center + np.einsum("kij,kj->ki", tracks.rotation[tracks.middle], library.center_m[slots])
+    radius = np.linalg.norm(library.half_m[slots] + _SKIN_M, axis=1) + tracks.margin_m(library.radius_m[slots])
+    return np.concatenate([center, radius[:, None]], axis=1).astype(np.float32)
+
+
+def _boxes(library: ActorLibrary, slots: I64) -> F32:
+    """(K, 9) centre and half size of actors' boxes in their frames, and the centre's place in the library."""
+    center = library.center_m[slots]
+    place = library.origin_m[slots] + center
+    return np.concatenate([center, library.half_m[slots] + _SKIN_M, place], axis=1).astype(np.float32)

@@ -1,6 +1,6 @@
 """The pixels of one camera: kept in blocks for casting, laid out as images where neighbours matter.
 
-Shadows are asked for at one pixel of 2x2 first, and at the others only where that does not settle the matter.
+Scenery is cast at every second pixel, and shadows at one of 2x2; at the others only where that leaves it unsettled.
 """
 
 from typing import Any, Final
@@ -9,12 +9,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.sensors.raycast import NO_HIT
 from sim.sensors.render import DOME, Moment, Renderer, Sight
+from sim.sensors.scene_caster import Rays, SceneCaster
+from sim.sensors.screen_loops import fill_between, find_edges, settle_shadows
 from sim.sensors.tiles import tile_order
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
-Bool = NDArray[np.bool_]
 
 _DOME_SIDE: Final = round(DOME**0.5)
 
@@ -31,6 +33,9 @@ class Screen:
         order = tile_order(v, u)
         self.column, self.row = u[order], v[order]
         self.place = self.row * width + self.column
+        self._index = np.empty((height, width), dtype=np.int64)
+        self._index.ravel()[self.place] = np.arange(len(self.place))
+        self._cast = np.flatnonzero((self.column + self.row) % 2 == 0)
         self._asks = (self.column % 2 == 0) & (self.row % 2 == 0)
         # 4x4 of the pixels that ask for their sky share out the directions of the dome.
         self._pattern = (self.row // 2 % _DOME_SIDE) * _DOME_SIDE + self.column // 2 % _DOME_SIDE
@@ -46,13 +51,24 @@ class Screen:
 
     def edges(self, face: I64, light: F32) -> I64:
         """Rows of pixels whose neighbour left or above shows another face (N,) in visibly different light (3, N)."""
-        faces, green = self.to_image(face), self.to_image(np.sqrt(light[1]))
-        is_edge = np.zeros(self.shape, dtype=bool)
-        for axis in (0, 1):
-            here = (slice(1, None), slice(None))[:: 1 - 2 * axis]
-            step = np.abs(np.diff(green, axis=axis)) > _VISIBLE * green[here]
-            is_edge[here] |= step & (np.diff(faces, axis=axis) != 0)
-        return np.flatnonzero(is_edge.ravel()[self.place])
+        is_edge = np.zeros(len(self), dtype=bool)
+        find_edges(self._index, face, light, _VISIBLE, is_edge)
+        return np.flatnonzero(is_edge)
+
+    def cast_scenery(self, rays: Rays, caster: SceneCaster) -> tuple[F32, NDArray[np.int32]]:
+        """Distance and surface (N,) of the scenery along the rays of all pixels: one of two is cast, and then those
+        whose neighbours do not settle what they show."""
+        distance = np.full(len(self), np.inf, dtype=np.float32)
+        surface = np.full(len(self), NO_HIT, dtype=np.int32)
+        is_open = np.zeros(len(self), dtype=bool)
+        packed = rays.packed()
+        distance[self._cast], surface[self._cast] = caster.scenery.nearest(packed[self._cast])
+        table = caster.surfaces
+        origin = (rays.origin_m - rays.origin_m[:, :1]).astype(np.float32)
+        fill_between(self._index, origin, rays.direction, table.look, table.face, distance, surface, is_open)
+        left = np.flatnonzero(is_open)
+        distance[left], surface[left] = caster.scenery.nearest(packed[left])
+        return distance, surface
 
     def sunlit(self, sight: Sight, face: I64, renderer: Renderer, moment: Moment) -> F32:
         """Whether the sun reaches what each pixel shows, (N,) 0 or 1.
@@ -65,29 +81,11 @@ class Screen:
         asks = self._asks[sight.rows]
         asked = np.flatnonzero(asks)
         lit[sight.rows[asked]] = renderer.sunlit(sight, asked, moment)
-        settled = self._settle(lit, face)
+        settled = np.zeros(len(self), dtype=bool)
+        settle_shadows(self._index, face, lit, settled)
         left = np.flatnonzero(~asks & ~settled[sight.rows])
         lit[sight.rows[left]] = renderer.sunlit(sight, left, moment)
         return lit
-
-    def _settle(self, lit: F32, face: I64) -> Bool:
-        """Let pixels take the answer of the four that asked around them, in place; True (N,) where that settles it.
-
-        Only those that show the same face count, and they must agree.
-        """
-        asked, faces = self.to_image(lit)[::2, ::2] > 0, self.to_image(face)
-        bright, dark = np.zeros(self.shape, dtype=bool), np.zeros(self.shape, dtype=bool)
-        for down in (0, 1):
-            for right in (0, 1):
-                pad = ((0, down), (0, right))
-                answer = np.pad(asked, pad, "edge")[down:, right:]
-                same = self._spread(np.pad(faces[::2, ::2], pad, "edge")[down:, right:]) == faces
-                answer = self._spread(answer)
-                bright |= same & answer
-                dark |= same & ~answer
-        settled: Bool = (bright ^ dark).ravel()[self.place]
-        lit[settled] = bright.ravel()[self.place[settled]]
-        return settled
 
     def open_sky(self, sight: Sight, renderer: Renderer, moment: Moment) -> F32:
         """Share of the sky (N,) that reaches each pixel's surface: one direction from each that asks, averaged."""
@@ -102,8 +100,3 @@ class Screen:
         total, count = (cv2.blur(plane.reshape(self.shape), side) for plane in image)
         share = np.where(count > 0, total / np.maximum(count, 1e-6), 1.0)
         return np.asarray(share.ravel()[self.place], dtype=np.float32)
-
-    def _spread(self, half: NDArray[Any]) -> NDArray[Any]:
-        """An image of half the size, rounded up, to full size (H, W)."""
-        full: NDArray[Any] = half.repeat(2, axis=0)[: self.shape[0]].repeat(2, axis=1)
-        return full[:, : self.shape[1]]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.core.errors import ConfigError
-from sim.scene import ActorModel, Mesh
+from sim.scene import MATERIAL_INDEX, ActorModel, Mesh
 from sim.sensors.raycast import RayCaster, RayCasterFactory
 
 F32 = NDArray[np.float32]
@@ -24,12 +24,14 @@ class SurfaceTable:
 
     look: (S, 8) float32, a row a triangle so that one fetch brings all: unit normal (in the world for scenery, in the
     actor's frame for models), albedo (linear blue, green, red), material, unused. material: (S,) uint8. face: (S,)
-    int64, equal for triangles that look alike and lie alike.
+    int64, equal for triangles that look alike and lie alike. pane: (S,) int64, a number for each window of two
+    triangles.
     """
 
     look: F32
     material: NDArray[np.uint8]
     face: I64
+    pane: I64
 
     @classmethod
     def of(cls, meshes: Iterable[Mesh]) -> "SurfaceTable":
@@ -40,7 +42,8 @@ class SurfaceTable:
         look[:, :3] = np.concatenate([_normals(mesh) for mesh in every])
         look[:, 3:6] = srgb_to_linear(color[:, ::-1])
         look[:, 6] = material
-        return cls(look=look, material=material, face=_face_keys(look[:, :3], material, color))
+        pane = (np.cumsum(material == MATERIAL_INDEX["window"]) - 1) // 2
+        return cls(look=look, material=material, face=_face_keys(look[:, :3], material, color), pane=pane)
 
     def fetch(self, surface: NDArray[np.int32]) -> tuple[F32, F32, NDArray[np.uint8]]:
         """Normal and albedo (3, N) and material (N,) of triangles (N,)."""

@@ -1,4 +1,4 @@
-"""Procedural surface textures in one atlas, with smaller copies for distance, sampled in bulk."""
+"""Procedural surface textures in one atlas, with smaller copies for distance."""
 
 from collections.abc import Callable
 from typing import Final
@@ -22,49 +22,31 @@ _REMAP_COLUMNS: Final = 1024
 class TextureAtlas:
     """All textures, a row each, with levels of half the size side by side; every tile repeats without a seam.
 
-    Values are multipliers of the surface's own colour; 1 is neutral.
+    Values are multipliers of the surface's own colour; `NEUTRAL` is 1. image: (H, W, 3) uint8 blue, green, red. slow:
+    (SIDE, SIDE) uint8, a smooth pattern of patches some metres wide. kinds: (textures, 2) float32, tiles per metre and
+    first row of each. levels: (LEVELS, 2) float32, side in texels and first column of each.
     """
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self._left = np.array([sum((SIDE >> i) + 2 for i in range(level)) for level in range(LEVELS)], dtype=np.float32)
-        width = int(self._left[-1]) + (SIDE >> (LEVELS - 1)) + 2
-        self._image = np.full(((SIDE + 2) * len(TEXTURES), width, 3), NEUTRAL, dtype=np.uint8)
+        left = np.array([sum((SIDE >> i) + 2 for i in range(level)) for level in range(LEVELS)])
+        width = int(left[-1]) + (SIDE >> (LEVELS - 1)) + 2
+        self.image = np.full(((SIDE + 2) * len(TEXTURES), width, 3), NEUTRAL, dtype=np.uint8)
         for row, (paint, _) in enumerate(TEXTURES.values()):
             texture = np.clip(paint(rng) * NEUTRAL, 0, 255).astype(np.uint8)
             for level in range(LEVELS):
                 side = SIDE >> level
                 small = cv2.resize(texture, (side, side), interpolation=cv2.INTER_AREA)
-                top, left = row * (SIDE + 2), int(self._left[level])
-                self._image[top : top + side + 2, left : left + side + 2] = np.pad(
+                top, begin = row * (SIDE + 2), int(left[level])
+                self.image[top : top + side + 2, begin : begin + side + 2] = np.pad(
                     small, ((1, 1), (1, 1), (0, 0)), "wrap"
                 )
         slow = 1 + 0.09 * noise(rng, 3.0) + 0.07 * noise(rng, 14.0)
-        self._slow = np.clip(slow * NEUTRAL, 0, 255).astype(np.uint8)[:, :, None]
+        self.slow = np.clip(slow * NEUTRAL, 0, 255).astype(np.uint8)
         # Half a texel of the border, and half back: texel centres lie at whole numbers.
-        self._left += np.float32(0.5)
-        self._top = (np.arange(len(TEXTURES)) * (SIDE + 2) + 0.5).astype(np.float32)
-        self._side = (SIDE >> np.arange(LEVELS)).astype(np.float32)
-        self._rate = np.array([1 / period for _, period in TEXTURES.values()], dtype=np.float32)
-
-    def sample(self, texture: NDArray[np.uint8], u_m: F32, v_m: F32, footprint_m: F32) -> F32:
-        """Multipliers (3, N) blue, green, red of textures (N,) at surface coordinates, seen with pixels so large."""
-        rate = self._rate.take(texture)
-        level = np.log2(np.maximum(footprint_m * rate * np.float32(1.25 * SIDE), np.float32(1)))
-        level = np.minimum(level.astype(np.uint8), np.uint8(LEVELS - 1))
-        side = self._side.take(level)
-        u, v = u_m * rate, v_m * rate
-        u -= np.floor(u)
-        v -= np.floor(v)
-        x, y = u * side, v * side
-        x += self._left.take(level)
-        y += self._top.take(texture)
-        return sample_image(self._image, x, y).astype(np.float32) * np.float32(1 / NEUTRAL)
-
-    def sample_slow(self, u_m: F32, v_m: F32) -> F32:
-        """Multipliers (N,) of a smooth pattern of patches some metres wide."""
-        scale = np.float32(SIDE / SLOW_M)
-        values = sample_image(self._slow, (u_m * scale) % SIDE, (v_m * scale) % SIDE)[0]
-        return np.asarray(values.astype(np.float32) * np.float32(1 / NEUTRAL), dtype=np.float32)
+        first_row = np.arange(len(TEXTURES)) * (SIDE + 2) + 0.5
+        rate = [1 / period for _, period in TEXTURES.values()]
+        self.kinds = np.stack([rate, first_row], axis=1).astype(np.float32)
+        self.levels = np.stack([SIDE >> np.arange(LEVELS), left + 0.5], axis=1).astype(np.float32)
 
 
 def sample_image(image: U8, x: F32, y: F32) -> U8:

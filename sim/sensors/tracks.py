@@ -69,11 +69,12 @@ class ActorTracks:
     def middle(self) -> int:
         return len(self.knots_ns) // 2
 
-    def place(self, times_ns: I64) -> tuple[I64, NDArray[np.float32]]:
-        """Segments (P,) of the first of `times_ns` (P, R), and where in them all lie: 0 at the start, 1 at the end."""
-        segment = _segments(self.knots_ns, times_ns[:, 0])
-        start, end = self.knots_ns[segment], self.knots_ns[segment + 1]
-        return segment, ((times_ns - start[:, None]) / (end - start)[:, None]).astype(np.float32)
+    def places(self, times_ns: I64 | None) -> tuple[I64, NDArray[np.float32]]:
+        """Segments (N,) of times (N,), and where in them they lie, 0 at the start, 1 at the end; None: the middle."""
+        if times_ns is None or len(self.knots_ns) == 1:
+            return np.array([self.middle], dtype=np.int64), np.zeros(1, dtype=np.float32)
+        segment, share = _place(self.knots_ns, times_ns)
+        return segment, share.astype(np.float32)
 
     def poses_at(self, actor: I64, times_ns: I64) -> tuple[F64, F64]:
         """Position (N, 3) and rotation (N, 3, 3) of actors, by row (N,), at times (N,): as rays are cast."""

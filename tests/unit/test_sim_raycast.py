@@ -7,9 +7,10 @@ import pytest
 
 from perception.core.errors import ConfigError
 from perception.core.geometry import invert
+from sim.sensors.actor_rays import TILE
 from sim.sensors.raycast import EmbreexCaster, Open3DCaster, ray_caster_factory
 from sim.sensors.scene_caster import Rays, SceneCaster
-from sim.sensors.tiles import TILE, tile_order
+from sim.sensors.tiles import tile_order
 from sim.sensors.tracks import ActorTracks, knots_over
 from tests.unit.sim_fake_scene import FakeScene, Mover, box, ground, join, model
 
