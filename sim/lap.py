@@ -52,7 +52,8 @@ class Lap:
         weather = scenario.weather.resolve(np.random.default_rng([scenario.seed, WEATHER_STREAM]))
         self._suite = SensorSuite(rig, world, weather, scenario.seed, threads=threads)
         self._faults = FaultInjector(scenario.fault_plan, self._rig, start_ns=0, seed=scenario.seed)
-        self._events = schedule(rig, 0, round(scenario.duration_s * 1e9), scenario.seed)
+        end_ns = round(scenario.duration_s * 1e9)
+        self._events = schedule(rig, 0, end_ns, scenario.seed, every=scenario.keep_every)
         self._coming: deque[Event] = deque()
         self._rendered: dict[Event, AnyMessage] = {}
         self._captured: dict[int, None] = {}

@@ -23,11 +23,12 @@ class Event:
     capture_ns: int
 
 
-def schedule(rig: RigSpec, start_ns: int, end_ns: int, seed: int) -> Iterator[Event]:
+def schedule(rig: RigSpec, start_ns: int, end_ns: int, seed: int, *, every: int = 1) -> Iterator[Event]:
     """Captures from `start_ns` up to `end_ns` (exclusive) of all sensors, of `ego` and of `route`, by arrival.
 
     A lidar's first capture is the end of the first whole sweep. Arrivals keep the order of captures for each sensor;
-    the same rig and seed give the same events.
+    the same rig and seed give the same events. every: only captures of the rig's sensors that belong to every n-th
+    turn of the first lidar (without one: to every n-th capture of the first sensor).
     """
     timings = {sensor.name: sensor.timing for sensor in rig.sensors}
     whole = {sensor.name for sensor in rig.sensors if isinstance(sensor, LidarConfig)}
@@ -35,7 +36,20 @@ def schedule(rig: RigSpec, start_ns: int, end_ns: int, seed: int) -> Iterator[Ev
         _events(name, timing, start_ns, end_ns, seed, name in whole)
         for name, timing in {**timings, EGO_SENSOR: rig.ego.timing, ROUTE_SENSOR: rig.route}.items()
     ]
-    return heapq.merge(*streams)
+    merged = heapq.merge(*streams)
+    return merged if every == 1 else _thinned(merged, rig, start_ns, every)
+
+
+def _thinned(events: Iterator[Event], rig: RigSpec, start_ns: int, every: int) -> Iterator[Event]:
+    first = next((sensor for sensor in rig.sensors if isinstance(sensor, LidarConfig)), rig.sensors[0])
+    offset_ns = {sensor.name: sensor.offset_ns for sensor in rig.sensor_rig.sensors}
+    begin = start_ns + first.timing.phase_ms * 1e6
+    for event in events:
+        if event.sensor in offset_ns:
+            turn = round((event.capture_ns - offset_ns[event.sensor] - begin) * first.timing.rate_hz / 1e9)
+            if turn % every:
+                continue
+        yield event
 
 
 def event_rng(seed: int, sensor: str, sequence: int) -> np.random.Generator:

@@ -11,6 +11,7 @@ from perception.core.errors import ConfigError
 from perception.core.messages import CameraFrame, EgoState, LidarSweep, RadarScan
 from perception.core.rig import Modality
 from sim.rig import CameraConfig, RigSpec, load_rig
+from sim.rig_variation import vary_rig
 from sim.sensors.schedule import Event, schedule
 from sim.sensors.suite import SensorSuite
 from sim.weather import Weather, WeatherConfig
@@ -195,3 +196,35 @@ def test_setting_one_figure_of_the_weather_leaves_the_others() -> None:
     fixed = WeatherConfig(kind="rain", rain_mm_per_h=7.0).resolve(np.random.default_rng(4))
     assert fixed.rain_mm_per_h == 7.0
     assert (fixed.visibility_m, fixed.sun_azimuth_rad) == (drawn.visibility_m, drawn.sun_azimuth_rad)
+
+
+def test_a_thinned_schedule_keeps_all_that_belongs_to_every_nth_turn() -> None:
+    rig = load_rig("tiny")
+    end = 3 * SECOND + SECOND // 5
+    every = list(schedule(rig, 0, end, seed=4))
+    thin = list(schedule(rig, 0, end, seed=4, every=5))
+    lidar = [event.capture_ns for event in thin if event.sensor == "LIDAR_TOP"]
+    assert len(lidar) == 6
+    assert [event for event in every if event.sensor in ("ego", "route")] == [
+        event for event in thin if event.sensor in ("ego", "route")
+    ]
+    # What belongs to turns before the first whole sweep and after the last has no lidar beside it.
+    whole = range(lidar[0] - SECOND // 10, lidar[-1] + SECOND // 10)
+    kept = [event for event in thin if event.sensor not in ("ego", "route") and event.capture_ns in whole]
+    assert set(kept) <= set(every)
+    for sensor in rig.sensor_rig.sensors:
+        near = [min(abs(event.capture_ns - time) for time in lidar) for event in kept if event.sensor == sensor.name]
+        assert len(near) == 6
+        assert max(near) < 60_000_000
+
+
+def test_a_varied_rig_is_valid_differs_and_repeats() -> None:
+    rig = load_rig("aimotive")
+    one, same, other = (vary_rig(rig, 1.0, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert one == same
+    assert one != other
+    assert vary_rig(rig, 0.0, np.random.default_rng(1)) is rig
+    for before, after in zip(rig.sensor_rig.sensors, one.sensor_rig.sensors, strict=True):
+        assert before.name == after.name
+        moved = np.abs(before.ego_SE3_sensor[:3, 3] - after.ego_SE3_sensor[:3, 3])
+        assert 0 < moved.max() <= 0.25 + 1e-9
