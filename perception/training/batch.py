@@ -19,7 +19,8 @@ CAMERA_FIELDS: Final = (
     "top_px",
 )
 """One camera in network pixels. kind: place in `list(Projection)`; d: coefficients in the model's order, zeros behind;
-limit: undistorted radius (pinhole, Brown, Mei) or angle (Kannala-Brandt) where the lens model ends, large if nowhere."""
+limit: undistorted radius (pinhole, Brown, Mei) or angle (Kannala-Brandt) where the lens model ends, large if it does
+not."""
 
 RAY_STRIDE: Final = 4
 """Pixels between the view rays of `TrainingBatch.ray_map`."""
@@ -72,3 +73,7 @@ class TrainingBatch:
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "TrainingBatch":
         moved = {f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)}
         return replace(self, **moved)
+
+    def part(self, frames: slice) -> "TrainingBatch":
+        """The batch of some of the frames; nothing is copied."""
+        return replace(self, **{f.name: getattr(self, f.name)[frames] for f in fields(self)})
