@@ -4,6 +4,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from typing import Literal, Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from perception.core.labels import Labels
 from perception.core.messages import AnyMessage
 from perception.core.results import EndOfRun, PerceptionResult
@@ -61,6 +64,25 @@ class Steerable(Source, Protocol):
 
     def apply(self, result: PerceptionResult) -> None:
         """Let the ego act on a result. Called in the order of results, from the thread that iterates `messages`."""
+        ...
+
+
+@runtime_checkable
+class TruthSource(Source, Protocol):
+    """A source that also knows where the road is and where the ego went: a simulator. After `messages` was begun."""
+
+    def drivable(self, reference_ns: int, half_m: float, cell_m: float) -> NDArray[np.bool_]:
+        """(H, W), True where one may drive, of a square of side 2 `half_m` around the ego at `reference_ns`.
+
+        Row 0 is furthest back, column 0 furthest right; H = W = 2 `half_m` / `cell_m`.
+        """
+        ...
+
+    def future_path(self, reference_ns: int, times_s: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(W, 2) where the ego is `times_s` (W,) after the reference, in the ego frame at the reference.
+
+        Raises ValueError before the ego went there, or when it was so long ago that it is forgotten.
+        """
         ...
 
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import monotonic_ns
 
-import numpy as np
 import torch
 
 from perception.config.schema import ModelChoice
@@ -20,7 +19,7 @@ from perception.core.stages import (
 )
 from perception.models.checkpoint import load_model
 from perception.models.inference import InferenceModel
-from perception.sync.compensation import scan_at_reference, sweep_at_reference
+from perception.pipeline.preprocess import preprocess_camera, preprocess_lidar, preprocess_radar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -100,21 +99,14 @@ class Stages:
         return replace(output, failures=failures, stage_latency_ns=latency)
 
     def _encode(self, request: EncodeRequest) -> torch.Tensor:
+        config = self._model.config
         if isinstance(request, CameraRequest):
-            return self._model.encode_camera(request.frame.data, request.camera)
+            return self._model.encode_image(preprocess_camera(request, config))
         if isinstance(request, LidarRequest):
-            sweep = sweep_at_reference(request.sweep, request.ego_SE3_sensor, request.motion)
-            return self._model.encode_lidar(sweep.points_ego_m, sweep.intensity, sweep.offset_s)
-        scans = [
-            scan_at_reference(scan, mount, request.motion)
-            for scan, mount in zip(request.scans, request.ego_SE3_sensor, strict=True)
-        ]
-        return self._model.encode_radar(
-            np.concatenate([scan.points_ego_m for scan in scans]),
-            np.concatenate([scan.rcs_dbsm for scan in scans]),
-            np.concatenate([scan.compensated_mps[:, None] * scan.direction[:, :2] for scan in scans]),
-            np.concatenate([scan.offset_s for scan in scans]),
-        )
+            sweep = preprocess_lidar(request, config)
+            return self._model.encode_packed_lidar(sweep.points, sweep.count)
+        returns = preprocess_radar(request, config)
+        return self._model.encode_packed_radar(returns.points, returns.count)
 
 
 def _describe(request: EncodeRequest) -> tuple[str, tuple[str, ...]]:

@@ -4,6 +4,7 @@ Third parties add formats through the entry point group `perception.sources`: a 
 module, a class with static methods) that fits `SourceFormat`.
 """
 
+import os
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -48,10 +49,12 @@ class FolderFormat:
 
     def detect(self, path: str) -> bool:
         folder = Path(path)
-        return folder.is_dir() and any(True for marker in self.markers for _ in folder.glob(marker))
+        return (
+            path_exists(path) and folder.is_dir() and any(True for marker in self.markers for _ in folder.glob(marker))
+        )
 
     def open(self, path: str, options: OpenOptions) -> Source:
-        if not Path(path).is_dir():
+        if not path_exists(path) or not Path(path).is_dir():
             raise DriveError(f"{path}: no such folder")
         factory = getattr(import_module(self.module), self.name)
         source: Source = factory(Path(path), scene=options.scene, latency=options.latency)
@@ -108,6 +111,11 @@ SOURCES: dict[str, SourceFormat] = {
 }
 
 
+def path_exists(path: str) -> bool:
+    """Whether there is a file or folder of that name; False, and no error, for what is too long to be a name."""
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises where a description of a drive is no file name
+
+
 def known_formats() -> tuple[str, ...]:
     """Names of all formats that can be read, third parties' included."""
     return (*SOURCES, *(name for name in _third_party() if name not in SOURCES))
@@ -133,7 +141,7 @@ def open_drive(
     for name in known_formats():
         if (candidate := _format(name)).detect(text):
             return candidate.open(text, options)
-    if not Path(text).exists():
+    if not path_exists(text):
         raise DriveError(f"{text}: no such file or folder")
     raise DriveError(f"{text}: no drive of a known format here; looked for\n{_looked_for()}")
 

@@ -115,7 +115,17 @@ def test_a_third_party_format_is_found(plugin: Path, tmp_path: Path) -> None:
 def test_looking_at_formats_imports_none_of_them() -> None:
     code = (
         "import sys; from perception.sources.open import known_formats; known_formats(); "
-        "assert not {'laspy', 'pandas', 'torch', 'cv2', 'perception.sources.pandaset'} & set(sys.modules)"
+        "print({'laspy', 'pandas', 'torch', 'cv2', 'perception.sources.pandaset'} & set(sys.modules))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=60, capture_output=True)
+    assert done.stdout == b"set()\n"
+
+
+def test_a_description_too_long_for_a_file_name_is_no_folder() -> None:
+    text = "nothing:" + ",".join(f"setting{i}=1" for i in range(60))
+    assert len(text) > 255
+    with pytest.raises(DriveError, match="no such file or folder"):
+        open_drive(text)
+    with pytest.raises(DriveError, match="no such folder"):
+        open_drive(text, format="nuscenes")
