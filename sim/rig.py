@@ -135,6 +135,8 @@ class LidarConfig(Settings):
     range_noise_m: Annotated[float, Field(ge=0, le=1)] = 0.02
     drop_share: Annotated[float, Field(ge=0, le=0.5)] = 0.02
     """Returns lost for no visible reason."""
+    intensity_gamma: Annotated[float, Field(gt=0, le=2)] = 1.0
+    """Intensities are reported as the returned share to this power; below 1 dark surfaces are lifted."""
 
     @property
     def ego_SE3_sensor(self) -> F64:

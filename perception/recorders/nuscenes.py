@@ -1,24 +1,23 @@
 """Records a drive as a nuScenes root: sensor files as they come, the tables every few keyframes and at the end.
 
-What the format cannot hold is left out: arrival times, route commands, results, and messages that were unreadable.
+What the format cannot hold is left out: arrival times, route commands, results, messages that were unreadable, and
+labels of what nuScenes has no category for.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from perception.core.cameras import Projection
 from perception.core.errors import DriveError
-from perception.core.geometry import invert, quaternion_to_rotation, transform_points
-from perception.core.labels import UNKNOWN_COUNT, Labels, points_in_box
+from perception.core.labels import Labels
 from perception.core.messages import AnyMessage, CameraFrame, EgoState, LidarSweep, RadarScan, SweepMotion
 from perception.core.results import PerceptionResult
-from perception.core.rig import Modality, SensorRig
+from perception.core.rig import SensorRig
+from perception.recorders.nuscenes_counts import count_points
 from perception.recorders.nuscenes_drive import (
     UNLABELLED_STEP_US,
     Keyframes,
@@ -26,13 +25,8 @@ from perception.recorders.nuscenes_drive import (
     SensorFile,
     find_keyframes,
 )
-from perception.recorders.nuscenes_files import (
-    encode_lidar,
-    encode_radar,
-    read_lidar_points,
-    read_radar_points,
-    write_file,
-)
+from perception.recorders.nuscenes_files import SpareSpace, encode_lidar, encode_radar, write_file
+from perception.recorders.nuscenes_map import DrivableMask
 from perception.recorders.nuscenes_tables import build_tables, map_token
 
 SETTLE_US = 500_000
@@ -40,6 +34,9 @@ SETTLE_US = 500_000
 FLUSH_KEYFRAMES = 10
 FLUSH_GROWTH = 4
 """Tables are also kept from being rewritten before they have grown by this fraction (a quarter): linear in total."""
+SPARE_BYTES = 4_000_000
+"""Disk space held for the last tables, so that a recording which filled the disk can still be closed and read; of this
+size for the first keyframes, then with twice the size of the last tables on top."""
 MAX_POSELESS_US = 1_000_000
 SPLIT = "all"
 
@@ -51,10 +48,12 @@ class NuScenesRecorder:
 
     A keyframe is a capture of the reference sensor (first lidar, else camera, else radar) for which `Labels` came;
     where there are no such labels, every half second has one.
+    Where the disk fills up, `write` raises, and `close` still writes tables for what was recorded until then.
     version: name of the folder of tables; the devkit's official splits ask for `-mini`, `-trainval` or `-test` at its
     end, the split "all" of `splits.json` works with any.
     compensate: turns a raw sweep into a compensated one, since the format has no time per point.
-    drivable_area: (H, W) uint8, 255 where drivable, at the 0.1 m a pixel of nuScenes; default a small blank.
+    drivable: where one may drive; without it the map is blank. Maps of nuScenes begin at the world's origin, so the
+    recorded world is shifted for the mask's corner to lie there.
     Captures are stored in whole microseconds; of two in the same one the first counts. Raises DriveError where the rig
     or a message does not fit the format, or the disk refuses.
     """
@@ -67,7 +66,7 @@ class NuScenesRecorder:
         *,
         version: str = "v1.0-recorded",
         compensate: Compensate | None = None,
-        drivable_area: NDArray[np.uint8] | None = None,
+        drivable: DrivableMask | None = None,
     ) -> None:
         self._root = Path(folder)
         self._tables = self._root / version
@@ -78,14 +77,20 @@ class NuScenesRecorder:
         self._compensate = compensate
         self._newest_us = self._oldest_us = -1
         self._keyframes_written = 0
+        self._counted: set[int] = set()
         self._is_closed = False
-        mask = np.zeros((16, 16), dtype=np.uint8) if drivable_area is None else drivable_area
-        write_file(self._root / "maps" / f"{map_token(self._drive)}.png", cv2.imencode(".png", mask)[1].tobytes())
+        self._spare = SpareSpace(self._root / f"{version}.spare")
+        self._spare.hold(SPARE_BYTES)
+        mask = drivable or DrivableMask.blank()
+        self._corner_m = np.append(mask.corner_m, 0.0)
+        write_file(self._root / "maps" / f"{map_token(self._drive)}.png", mask.png())
 
     def write(self, item: AnyMessage | PerceptionResult | Labels) -> None:
         if isinstance(item, EgoState):
             if item.world_SE3_ego is not None:
-                self._drive.track.add(item.capture_ns, item.world_SE3_ego)
+                map_SE3_ego = item.world_SE3_ego.copy()
+                map_SE3_ego[:3, 3] -= self._corner_m
+                self._drive.track.add(item.capture_ns, map_SE3_ego)
         elif isinstance(item, Labels):
             self._drive.labels[item.reference_ns // 1000] = item
         elif isinstance(item, CameraFrame | LidarSweep | RadarScan):
@@ -97,6 +102,7 @@ class NuScenesRecorder:
         if self._is_closed:
             return
         self._is_closed = True
+        self._spare.release()
         if any(self._drive.files.values()):
             self._flush(find_keyframes(self._drive, self._newest_us), is_final=True)
 
@@ -175,6 +181,8 @@ class NuScenesRecorder:
                 (self._tables / f"{name}.tmp").unlink(missing_ok=True)
             raise DriveError(f"{self._tables}: tables cannot be written ({error.strerror}); free some space") from error
         self._keyframes_written = len(keyframes.times_us)
+        if not is_final:
+            self._spare.hold(SPARE_BYTES + 2 * sum(map(len, files.values())))
 
     def _move_keyframes(self, keyframes: Keyframes) -> None:
         """Files of keyframes live in samples/. The tables that are on disk do not name them yet."""
@@ -191,38 +199,11 @@ class NuScenesRecorder:
                     file.filename = target
 
     def _count_points(self, keyframes: Keyframes) -> None:
-        """Fill in point counts that the labels leave open, from the keyframe's own files."""
         for i, time_us in enumerate(keyframes.times_us.tolist()):
             labels = self._drive.labels.get(time_us)
-            if labels is None:
-                continue
-            counts = {Modality.LIDAR: labels.num_lidar_points, Modality.RADAR: labels.num_radar_points}
-            if not any(np.any(count == UNKNOWN_COUNT) for count in counts.values()):
-                continue
-            for modality, known in counts.items():
-                found = self._points_inside(labels, keyframes, i, modality)
-                counts[modality] = np.where(known == UNKNOWN_COUNT, found, known)
-            self._drive.labels[time_us] = replace(
-                labels, num_lidar_points=counts[Modality.LIDAR], num_radar_points=counts[Modality.RADAR]
-            )
-
-    def _points_inside(self, labels: Labels, keyframes: Keyframes, i: int, modality: Modality) -> NDArray[np.int64]:
-        """Points (K,) of all sensors of a modality inside each box of keyframe `i`, moved by the ego's motion."""
-        count = np.zeros(len(labels), dtype=np.int64)
-        ego_SE3_world = invert(self._drive.track.at(labels.reference_ns))
-        rotations = quaternion_to_rotation(labels.quaternion_wxyz.reshape(-1, 4))
-        for sensor in self._drive.rig.of(modality):
-            capture_us = keyframes.members.get(sensor.name, {}).get(i)
-            if capture_us is None:
-                continue
-            path = self._root / self._drive.files[sensor.name][capture_us].filename
-            points = read_lidar_points(path) if modality is Modality.LIDAR else read_radar_points(path)
-            moved = ego_SE3_world @ self._drive.track.at(capture_us * 1000) @ sensor.ego_SE3_sensor
-            points = transform_points(moved, points)
-            for k in range(len(labels)):
-                is_inside = points_in_box(points, labels.center_m[k], labels.size_m[k], rotations[k])
-                count[k] += np.count_nonzero(is_inside)
-        return count
+            if labels is not None and time_us not in self._counted:
+                self._drive.labels[time_us] = count_points(self._root, self._drive, keyframes, i, labels)
+                self._counted.add(time_us)
 
 
 def _check_rig(rig: SensorRig) -> None:

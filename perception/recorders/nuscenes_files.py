@@ -32,6 +32,7 @@ RADAR_RECORD = np.dtype(
 )
 STANDING_MPS = 0.5
 """Slower over ground along the ray than this counts as stationary in `dyn_prop`."""
+SPARE_CHUNK_BYTES = 1 << 20
 _PADDING_BYTES = 4096
 _MOVING, _STATIONARY = 0, 1
 _UNAMBIGUOUS = 3
@@ -48,6 +49,26 @@ def write_file(path: Path, data: bytes) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise DriveError(f"{path}: cannot be written ({error.strerror}); what was recorded before stays") from error
+
+
+class SpareSpace:
+    """Room on the disk, held by a file of zeros until `release`: what must be written at the end then finds it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def hold(self, size: int) -> None:
+        """Hold at least `size` bytes. Raises DriveError where the disk refuses."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("ab") as file:
+                while (missing := size - file.tell()) > 0:
+                    file.write(bytes(min(missing, SPARE_CHUNK_BYTES)))
+        except OSError as error:
+            raise DriveError(f"{self._path.parent}: the disk is full or refuses ({error.strerror})") from error
+
+    def release(self) -> None:
+        self._path.unlink(missing_ok=True)
 
 
 def encode_lidar(sweep: LidarSweep) -> bytes:

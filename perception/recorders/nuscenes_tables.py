@@ -55,6 +55,8 @@ _CATEGORY_OF_CLASS: Final[dict[str, str]] = {
     "barrier": "movable_object.barrier",
 }
 _VISIBILITY: Final = (("1", "v0-40"), ("2", "v40-60"), ("3", "v60-80"), ("4", "v80-100"))
+_VISIBLE_FROM: Final = (0.4, 0.6, 0.8)
+"""Shares at which the second, third and fourth level begin."""
 
 
 def build_tables(drive: RecordedDrive, keyframes: Keyframes, *, is_final: bool) -> Tables:
@@ -183,7 +185,6 @@ def _annotations(drive: RecordedDrive, keyframes: Keyframes, samples: list[str])
             rows_of.setdefault(track, []).append(row)
             category_of.setdefault(track, category)
             annotations.append(row)
-    names = dict.fromkeys([*CATEGORIES, *category_of.values()])
     return {
         "sample_annotation": annotations,
         "instance": [
@@ -196,7 +197,7 @@ def _annotations(drive: RecordedDrive, keyframes: Keyframes, samples: list[str])
             }
             for track, rows in rows_of.items()
         ],
-        "category": [{"token": drive.token("category", name), "name": name, "description": ""} for name in names],
+        "category": [{"token": drive.token("category", name), "name": name, "description": ""} for name in CATEGORIES],
     }
 
 
@@ -207,18 +208,22 @@ def instance_token(drive: RecordedDrive, track_id: str) -> str:
 
 
 def _boxes(drive: RecordedDrive, labels: Labels, sample_token: str, time_us: int) -> list[tuple[str, str, JsonRow]]:
-    """Track id, category and annotation row of each label, in the global frame."""
+    """Track id, category and annotation row of each label that nuScenes has a category for, in the global frame."""
     world_SE3_ego = drive.track.at(time_us * 1000)
     centers = labels.center_m @ world_SE3_ego[:3, :3].T + world_SE3_ego[:3, 3]
     rotations = world_SE3_ego[:3, :3] @ quaternion_to_rotation(labels.quaternion_wxyz.reshape(-1, 4))
+    visibility = _visibility_tokens(labels)
     boxes = []
     for i, track in enumerate(labels.track_id):
+        category = _category(labels.category[i], int(labels.class_index[i]))
+        if category is None:
+            continue
         attribute = int(labels.attribute_index[i])
         row: JsonRow = {
             "token": drive.token("sample_annotation", track, time_us),
             "sample_token": sample_token,
             "instance_token": instance_token(drive, track),
-            "visibility_token": "",
+            "visibility_token": visibility[i],
             "attribute_tokens": [drive.token("attribute", ATTRIBUTES[attribute])] if attribute >= 0 else [],
             "translation": centers[i].tolist(),
             "size": labels.size_m[i, [1, 0, 2]].tolist(),
@@ -226,10 +231,19 @@ def _boxes(drive: RecordedDrive, labels: Labels, sample_token: str, time_us: int
             "num_lidar_pts": int(labels.num_lidar_points[i]),
             "num_radar_pts": int(labels.num_radar_points[i]),
         }
-        boxes.append((track, _category(labels.category[i], int(labels.class_index[i])), row))
+        boxes.append((track, category, row))
     return boxes
 
 
-def _category(name: str, class_index: int) -> str:
-    """A name that nuScenes knows, or the plainest one of the class; outside the ten classes the name stays."""
-    return name if name in CATEGORIES or class_index < 0 else _CATEGORY_OF_CLASS[CLASSES[class_index]]
+def _visibility_tokens(labels: Labels) -> list[str]:
+    """The level of each label; the highest where it is not known, so that nothing is filtered out for want of it."""
+    if labels.visible_share is None:
+        return [_VISIBILITY[-1][0]] * len(labels)
+    return [_VISIBILITY[level][0] for level in np.searchsorted(_VISIBLE_FROM, labels.visible_share, side="right")]
+
+
+def _category(name: str, class_index: int) -> str | None:
+    """A name that nuScenes knows, or the plainest one of the class; None for what is neither."""
+    if name in CATEGORIES:
+        return name
+    return _CATEGORY_OF_CLASS[CLASSES[class_index]] if class_index >= 0 else None

@@ -9,6 +9,8 @@ from sim.actors.solids import BLACK, Skin, box, ellipsoid, loft, tube
 
 ORANGE: Skin = ("plastic", (230, 90, 25))
 WHITE_BAND: Skin = ("sign", (240, 240, 240))
+CONE_BAND: Skin = ("plastic", (240, 240, 240))
+"""Recorded cones are far less bright to a lidar than signs are."""
 RED_BAND: Skin = ("sign", (200, 30, 30))
 
 LAMPS = ("lamp_red", "lamp_yellow", "lamp_green")
@@ -24,7 +26,7 @@ def traffic_cone(height_m: float) -> Body:
         [(np.cos(a) * r * height_m, np.sin(a) * r * height_m, z * height_m) for a in angle]
         for z, r in zip(levels, radii, strict=True)
     ]
-    bands = [ORANGE, WHITE_BAND, ORANGE, WHITE_BAND, ORANGE]
+    bands = [ORANGE, CONE_BAND, ORANGE, CONE_BAND, ORANGE]
     cone = loft(np.array(rings), [[band] * 10 for band in bands])
     foot = box((0.52 * height_m, 0.52 * height_m, 0.05 * height_m), (0, 0, 0.025 * height_m), ("tyre", BLACK))
     return Body(phases=((foot, cone),))

@@ -5,8 +5,12 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
 from sim.scene import MATERIAL_INDEX, EgoPose, Mesh
+from sim.sensors.compiled import compiled
 from sim.sensors.tracks import ActorTracks
 from sim.weather import Weather
 
@@ -18,11 +22,17 @@ U8 = NDArray[np.uint8]
 MAX_BEAMS: Final = 8
 MAX_STREET_LAMPS: Final = 10
 LAMP_REACH_M: Final = 60.0
+STREET_REACH_M: Final = 30.0
+SAME_HEAD_M: Final = 1.0
+"""Triangles nearer to each other than this belong to one street lamp."""
 EGO_LAMP_M: Final = (3.6, 0.0, 0.68)
 """Where the ego's headlamps are taken to sit, both as one, in the ego frame."""
 
 _BEAM_BGR: Final = np.array([0.80, 0.94, 1.0], dtype=np.float32)
 _STREET_BGR: Final = np.array([0.42, 0.75, 1.0], dtype=np.float32)
+_REACH2 = np.float32(LAMP_REACH_M**2)
+_STREET_REACH2 = np.float32(STREET_REACH_M**2)
+_ONE, _STEEP = np.float32(1), np.float32(30)
 _WARM: Final = MATERIAL_INDEX["window"]
 _HEADLIGHT, _TAILLIGHT = MATERIAL_INDEX["headlight"], MATERIAL_INDEX["taillight"]
 SIGNAL_MATERIALS: Final = tuple(MATERIAL_INDEX[name] for name in ("lamp_red", "lamp_yellow", "lamp_green"))
@@ -67,33 +77,51 @@ class Lamps:
 
     def add_to(self, light: F32, position_m: F32, normal: F32, gain: F32) -> None:
         """Add what lamps cast on surface points (3, N) to `light` (3, N). gain: (N,) more where surfaces throw back."""
-        for b in range(self.beam_m.shape[1]):
-            to = position_m - self.beam_m[:, b : b + 1]
-            far2 = np.einsum("in,in->n", to, to)
-            rows = np.flatnonzero((far2 < LAMP_REACH_M**2) & (self.beam_direction[:, b] @ to > 0))
-            strength = self._beam(to[:, rows], normal[:, rows], far2[rows], self.beam_direction[:, b])
-            light[:, rows] += _BEAM_BGR[:, None] * (strength * gain[rows])
-        for s in range(self.street_m.shape[1]):
-            to = self.street_m[:, s : s + 1] - position_m
-            far2 = np.einsum("in,in->n", to, to)
-            rows = np.flatnonzero((far2 < 30.0**2) & (to[2] > 0))
-            away = np.sqrt(far2[rows]) + np.float32(0.5)
-            cosine = np.clip(np.einsum("in,in->n", to[:, rows], normal[:, rows]) / away, 0, 1)
-            light[:, rows] += _STREET_BGR[:, None] * (np.float32(20.0) * cosine * to[2, rows] / (away * away * away))
+        _add_beams(self.beam_m, self.beam_direction, position_m, normal, gain, light)
+        _add_street(self.street_m, position_m, normal, light)
 
-    @staticmethod
-    def _beam(to: F32, normal: F32, far2: F32, aim: F32) -> F32:
-        """Strength (N,) of a dipped beam: wide to the sides, cut off just below the horizon."""
-        away = np.sqrt(far2) + np.float32(0.3)
-        side = (to[1] * aim[0] - to[0] * aim[1]) / away
-        rise = to[2] / away
-        cut = 1 / (1 + np.exp(np.clip((rise + np.float32(0.008)) * 220, -30, 30)))
-        pattern = np.exp(-((side / np.float32(0.30)) ** 2)) * np.exp(-((rise / np.float32(0.16)) ** 2))
-        pattern *= np.float32(0.04) + np.float32(0.96) * cut
-        cosine = np.abs(np.einsum("in,in->n", to, normal)) / away
-        # Real beams aim far ahead: less is lost with distance than from a bare bulb.
-        strength: F32 = np.float32(60.0) * pattern * np.sqrt(cosine) / (far2 + np.float32(12.0))
-        return strength
+
+@compiled
+def _add_beams(beam_m: F32, aim: F32, position_m: F32, normal: F32, gain: F32, light: F32) -> None:
+    """Dipped beams: wide to the sides, cut off just below the horizon."""
+    for b in range(beam_m.shape[1]):
+        for n in range(light.shape[1]):
+            x, y, z = position_m[0, n] - beam_m[0, b], position_m[1, n] - beam_m[1, b], position_m[2, n] - beam_m[2, b]
+            far2 = x * x + y * y + z * z
+            if far2 >= _REACH2 or aim[0, b] * x + aim[1, b] * y + aim[2, b] * z <= 0:
+                continue
+            away = np.sqrt(far2) + np.float32(0.3)
+            side = (y * aim[0, b] - x * aim[1, b]) / (away * np.float32(0.30))
+            rise = z / away
+            steep = rise / np.float32(0.16)
+            cut = _ONE / (_ONE + np.exp(min(max((rise + np.float32(0.008)) * np.float32(220), -_STEEP), _STEEP)))
+            pattern = np.exp(-(side * side) - steep * steep) * (np.float32(0.04) + np.float32(0.96) * cut)
+            cosine = abs(x * normal[0, n] + y * normal[1, n] + z * normal[2, n]) / away
+            # Real beams aim far ahead: less is lost with distance than from a bare bulb.
+            strength = np.float32(60) * pattern * np.sqrt(cosine) / (far2 + np.float32(12)) * gain[n]
+            light[0, n] += _BEAM_BGR[0] * strength
+            light[1, n] += _BEAM_BGR[1] * strength
+            light[2, n] += _BEAM_BGR[2] * strength
+
+
+@compiled
+def _add_street(street_m: F32, position_m: F32, normal: F32, light: F32) -> None:
+    for s in range(street_m.shape[1]):
+        for n in range(light.shape[1]):
+            x, y, z = (
+                street_m[0, s] - position_m[0, n],
+                street_m[1, s] - position_m[1, n],
+                street_m[2, s] - position_m[2, n],
+            )
+            far2 = x * x + y * y + z * z
+            facing = x * normal[0, n] + y * normal[1, n] + z * normal[2, n]
+            if far2 >= _STREET_REACH2 or z <= 0 or facing <= 0:
+                continue
+            away2 = (np.sqrt(far2) + np.float32(0.5)) ** 2
+            strength = np.float32(20) * facing * z / (away2 * away2)
+            light[0, n] += _STREET_BGR[0] * strength
+            light[1, n] += _STREET_BGR[1] * strength
+            light[2, n] += _STREET_BGR[2] * strength
 
 
 def glow_of(material: U8, place: I64, lit_signal: U8, weather: Weather) -> F32:
@@ -120,8 +148,9 @@ def street_lamps(scenery: Mesh) -> F64:
     if len(rows) == 0:
         return np.zeros((0, 3))
     center = scenery.vertices_m[scenery.triangles[rows]].astype(np.float64).mean(axis=1)
-    cell = np.floor(center[:, :2] / 2.0).astype(np.int64)
-    _, first, group = np.unique(cell, axis=0, return_index=True, return_inverse=True)
-    total = np.zeros((len(first), 3))
-    np.add.at(total, group.ravel(), center)
-    return total / np.bincount(group.ravel())[:, None]
+    near = cKDTree(center).query_pairs(SAME_HEAD_M, output_type="ndarray")
+    graph = coo_array((np.ones(len(near)), (near[:, 0], near[:, 1])), shape=(len(rows), len(rows)))
+    heads, head = connected_components(graph, directed=False)
+    total = np.zeros((heads, 3))
+    np.add.at(total, head, center)
+    return total / np.bincount(head)[:, None]

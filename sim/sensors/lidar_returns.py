@@ -21,6 +21,8 @@ _CAR_PAINT: Final = MATERIAL_INDEX["car_paint"]
 
 _DIFFUSE_SCALE: Final = np.float32(100 / 255)
 """Intensity of a perfect diffuse reflector: spinning lidars keep the codes above 100 of 255 for retro-reflectors."""
+_GRAIN: Final = np.float32(0.35)
+"""Spread of the intensity of one material, as a power of e: dirt, texture and speckle."""
 _SOFTNESS: Final = np.float32(0.25)
 """Width, in decades of received power, of the step from never to always seen."""
 _EDGE_M: Final = (0.25, 4.0)
@@ -115,10 +117,11 @@ class LidarPhysics:
         return (grid + np.where(is_mixed, step * share, np.float32(0))).ravel(), is_mixed.ravel()
 
     def _intensity(self, diffuse: F32, retro: Bool, rng: np.random.Generator) -> F32:
-        grain = 1 + np.float32(0.12) * rng.standard_normal(len(diffuse), dtype=np.float32)
+        grain = np.exp(_GRAIN * rng.standard_normal(len(diffuse), dtype=np.float32))
         value = np.where(retro, np.float32(0.45) + np.float32(0.55) * diffuse, diffuse * _DIFFUSE_SCALE) * grain
+        value = np.clip(value, 0, 1) ** np.float32(self._config.intensity_gamma)
         # Codes of eight bits, as the sensor sends them.
-        coded: F32 = np.round(np.clip(value, 0, 1) * np.float32(255)) * np.float32(1 / 255)
+        coded: F32 = np.round(value * np.float32(255)) * np.float32(1 / 255)
         return coded
 
     def _backscatter_into(

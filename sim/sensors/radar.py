@@ -20,7 +20,7 @@ I64 = NDArray[np.int64]
 _RADAR: Final = np.array([MATERIALS[name].radar for name in MATERIAL_NAMES])
 _FAN_STEP_RAD: Final = np.radians(0.8)
 _FAN_ELEVATIONS_RAD: Final = np.radians([-2.5, -1.0, 0.0, 1.5, 4.0])
-_SCENERY_GAIN: Final = 60.0
+_SCENERY_GAIN: Final = 30.0
 """Cross-section of a patch of scenery over its area: flat and cornered parts throw back more than they cover."""
 _PROBES_PER_M: Final = 1.0
 _MIN_PROBES: Final = 2

@@ -14,7 +14,7 @@ Bool = NDArray[np.bool_]
 
 _STEP_DB: Final = 3.0
 """Width of the step from never to always detected."""
-_FLOOR_DBSM: Final = -5.0
+_FLOOR_DBSM: Final = -3.0
 """Weaker echoes are not reported, however near."""
 _DOUBLE_LOSS_DB: Final = 12.0
 _MIRROR_LOSS_DB: Final = 8.0

@@ -5,15 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from perception.core.cameras import CameraModel, Projection
 from perception.core.errors import DriveError
-from perception.core.labels import UNKNOWN_COUNT
 from perception.core.messages import AnyMessage, CameraFrame, EgoState, LidarSweep, RadarScan, SweepMotion, Unreadable
 from perception.core.rig import SensorRig
 from perception.recorders.nuscenes import FLUSH_KEYFRAMES, NuScenesRecorder
+from perception.recorders.nuscenes_map import DrivableMask
 from perception.sources.nuscenes import NuScenesSource
 from perception.sources.synthetic import SyntheticSource
 from tests.unit.nuscenes_roots import VERSION, record, sensor_files, small_rig, table
@@ -109,26 +110,20 @@ def test_nothing_written_leaves_no_tables(lidar_rig: SensorRig, tmp_path: Path) 
     assert not (tmp_path / VERSION).exists()
 
 
-def test_counts_that_labels_leave_open_are_those_of_the_files(
-    source: SyntheticSource, drive: list[AnyMessage], tmp_path: Path
-) -> None:
-    recorder = NuScenesRecorder(tmp_path, source.rig, source.drive_id)
-    for message in drive:
-        recorder.write(message)
-    for time in source.label_times_ns:
-        labels = source.labels(time)
-        assert labels is not None
-        unknown = np.full(len(labels), UNKNOWN_COUNT, dtype=np.int64)
-        recorder.write(replace(labels, num_lidar_points=unknown, num_radar_points=unknown))
+def test_the_map_begins_at_the_origin_and_poses_are_shifted_with_it(lidar_rig: SensorRig, tmp_path: Path) -> None:
+    is_drivable = np.zeros((40, 60), dtype=np.bool_)
+    is_drivable[5, 10] = True
+    mask = DrivableMask(is_drivable=is_drivable, corner_m=np.array([-3.0, 100.0]))
+    recorder = NuScenesRecorder(tmp_path, lidar_rig, "drive", drivable=mask)
+    recorder.write(_ego(0))
+    recorder.write(_sweep(0))
     recorder.close()
-    read = NuScenesSource(tmp_path)
-    assert len(source.label_times_ns) == 3
-    for time in source.label_times_ns:
-        truth, found = source.labels(time), read.labels(time)
-        assert truth is not None
-        assert found is not None
-        assert np.array_equal(found.num_lidar_points, truth.num_lidar_points)
-        assert np.array_equal(found.num_radar_points, truth.num_radar_points)
+    assert table(tmp_path, "ego_pose")[0]["translation"] == [3.0, -100.0, 0.0]
+    image = cv2.imread(str(tmp_path / table(tmp_path, "map")[0]["filename"]), cv2.IMREAD_GRAYSCALE)
+    assert image is not None
+    assert image.shape == (40, 60)
+    # The devkit looks up y upwards from the bottom row.
+    assert np.argwhere(image == 255).tolist() == [[40 - 1 - 5, 10]]
 
 
 def test_range_rates_over_ground_are_computed_where_the_sensor_has_none(

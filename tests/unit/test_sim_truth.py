@@ -1,6 +1,7 @@
 """Labels against geometry worked out by hand, from an ego that moves and turns."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from perception.core.geometry import invert, transform_points
 from perception.core.labels import points_in_box
 from perception.core.messages import LidarSweep, RadarScan, SweepMotion
 from perception.core.rig import Modality, Sensor, SensorRig
+from perception.core.taxonomy import NO_CLASS
 from sim.truth import boxes_at, count_inside, drivable_raster, future_path, labels_at, line_ahead, swept_points
 from tests.unit.sim_situations import StraightWorld
 
@@ -112,6 +114,14 @@ def test_actors_out_of_range_are_left_out_and_none_is_no_error() -> None:
     far = StraightWorld([(1, "car", 140.0, 0.0, 0.0, 0.0)])
     assert len(labels_at(far, REFERENCE_NS, RIG, [], [])) == 0
     assert len(labels_at(StraightWorld([]), REFERENCE_NS, RIG, [], [])) == 0
+
+
+def test_what_has_no_class_is_scenery_and_gets_no_label() -> None:
+    world = StraightWorld([(1, "car", 40.0, 0.0, 0.0, 0.0), (2, "car", 50.0, 0.0, 0.0, 0.0)])
+    assert len(labels_at(world, REFERENCE_NS, RIG, [], [])) == 2
+    head = replace(world.models["car"], category="static_object.signal", class_index=NO_CLASS)
+    world.models = {**world.models, "car": head}
+    assert len(labels_at(world, REFERENCE_NS, RIG, [], [])) == 0
 
 
 def test_future_path_is_where_the_ego_will_be() -> None:
