@@ -47,6 +47,7 @@ def noise_inputs(
         camera_age_s=noise(1, count) * 0.05,
         lift_camera=torch.from_numpy(views.lift_camera)[None],
         lift_uv=torch.from_numpy(views.lift_uv)[None],
+        lift_depth_m=torch.from_numpy(views.lift_depth_m)[None],
         lift_valid=torch.from_numpy(views.lift_valid)[None],
         lidar_features=noise(1, lidars, cells, TINY.width),
         lidar_present=torch.full((1, lidars), lidar),

@@ -9,6 +9,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 POSITION_OCTAVES = 5
 
+ABSENT = -1e4
+"""Added to the attention scores of what is absent: large enough for a weight of exactly 0, finite in any precision."""
+
 
 class ConvNorm(nn.Module):
     """Convolution, batch norm and, unless told otherwise, ReLU; `fold` merges the norm into the convolution."""
@@ -60,11 +63,11 @@ class Attention(nn.Module):
         self.output = nn.Linear(width, width)
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
-        """queries (B, Q, C), keys and values (B, M, C), bias (B, M) added to every query's scores: (B, Q, C)."""
+        """queries (B, Q, C), keys and values (B, M, C), bias (B, 1 or Q, M) added to the queries' scores: (B, Q, C)."""
         q = self._split(self.query(queries))  # (B, heads, Q, C / heads)
         k = self._split(self.key(keys))  # (B, heads, M, C / heads)
         v = self._split(self.value(values))  # (B, heads, M, C / heads)
-        mask = None if bias is None else bias[:, None, None, :].to(q.dtype)  # (B, 1, 1, M)
+        mask = None if bias is None else bias[:, None].to(q.dtype)  # (B, 1, 1 or Q, M)
         mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B, heads, Q, C / heads)
         out: Tensor = self.output(mixed.transpose(1, 2).flatten(2))  # (B, Q, C)
         return out

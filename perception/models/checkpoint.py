@@ -69,9 +69,9 @@ def load_model(name_or_path: str = "tiny", config: ModelConfig | None = None) ->
     """
     path = Path(name_or_path)
     if name_or_path.endswith(SUFFIX) or (name_or_path not in PRESETS and path.exists()):
-        network, _ = load_checkpoint(path, _with_choices(read_config(path), config))
+        network, _ = load_checkpoint(path, with_choices(read_config(path), config))
         return InferenceModel(network, trained=True)
-    wanted = _with_choices(preset(name_or_path), config)
+    wanted = with_choices(preset(name_or_path), config)
     packaged = resources.files("perception.models") / "weights" / f"{name_or_path}{SUFFIX}"
     if not packaged.is_file():
         return InferenceModel(build_network(wanted), trained=False)
@@ -96,7 +96,7 @@ def _opened(path: Path) -> Iterator[Any]:
         raise ModelError(f"{path}: not a readable safetensors file ({error})") from None
 
 
-def _with_choices(base: ModelConfig, chosen: ModelConfig | None) -> ModelConfig:
+def with_choices(base: ModelConfig, chosen: ModelConfig | None) -> ModelConfig:
     """`base` with the fields that were set in `chosen`, at any depth; a default that nobody wrote changes nothing."""
     if chosen is None:
         return base

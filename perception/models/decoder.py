@@ -7,13 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from perception.config.schema import ModelConfig
-from perception.models.blocks import Attention, FeedForward, GridEncoding, PositionEncoding, to_tokens
+from perception.models.blocks import ABSENT, Attention, FeedForward, GridEncoding, PositionEncoding, to_tokens
 from perception.models.queries import Queries
-from perception.models.tensors import FusionInputs
-
-ABSENT = -1e4
-"""Added to the attention scores of what is absent: large enough for a weight of exactly 0, finite in any precision."""
-ORIGIN_SCALE_M = 5.0
+from perception.models.tensors import ORIGIN_SCALE_M, FusionInputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -72,12 +68,12 @@ class DecoderLayer(nn.Module):
         self.feed_forward = FeedForward(config.width, config.feedforward, config.width)
         self.norms = nn.ModuleList(nn.LayerNorm(config.width) for _ in range(3))
 
-    def forward(self, x: Tensor, position: Tensor, memory: Memory) -> Tensor:
-        """x, position (B, Q, C): (B, Q, C)."""
+    def forward(self, x: Tensor, position: Tensor, memory: Memory, bias: Tensor | None) -> Tensor:
+        """x, position (B, Q, C), bias (B, Q, Q) of the queries among themselves: (B, Q, C)."""
         y = self.norms[0](x)
-        x = x + self.self_attention(y + position, y + position, y)
+        x = x + self.self_attention(y + position, y + position, y, bias)
         y = self.norms[1](x)
-        x = x + self.cross_attention(y + position, memory.keys, memory.values, memory.bias)
+        x = x + self.cross_attention(y + position, memory.keys, memory.values, memory.bias[:, None])
         refined: Tensor = x + self.feed_forward(self.norms[2](x))
         return refined
 
@@ -96,7 +92,7 @@ class Decoder(nn.Module):
         position = self.position(queries.xy)  # (B, Q, C)
         states = []
         for layer in self.layers:
-            x = layer(x, position, memory)  # (B, Q, C)
+            x = layer(x, position, memory, queries.bias)  # (B, Q, C)
             states.append(x)
         normed: Tensor = self.norm(torch.stack(states))  # (D, B, Q, C)
         return normed

@@ -43,9 +43,9 @@ class BevFusion(nn.Module):
         self.position = GridEncoding(config.bev_cells, config.width)
         self.mix = ConvNorm(config.width, config.width)
 
-    def forward(self, inputs: FusionInputs, tokens: Tensor) -> Tensor:
-        """tokens: (B, N, T, C) image features with their ages, 0 for absent cameras."""
-        camera, camera_seen = self.lift(inputs, tokens)  # (B, G * G, C), 0 where not seen; (B, G * G)
+    def forward(self, inputs: FusionInputs, tokens: Tensor, depth_logits: Tensor) -> Tensor:
+        """tokens: (B, N, T, C) image features with their ages, 0 for absent cameras; depth_logits: (B, N, T, bins)."""
+        camera, camera_seen = self.lift(inputs, tokens, depth_logits)  # (B, G * G, C), 0 where not seen; (B, G * G)
         lidar, lidar_present = self._merge_lidars(inputs)  # (B, G * G, C), (B,)
         radar = self._radar(inputs)  # (B, G * G, C)
 

@@ -33,6 +33,7 @@ class Views:
     origin_m: F32
     lift_camera: NDArray[np.int64]
     lift_uv: F32
+    lift_depth_m: F32
     lift_valid: NDArray[np.bool_]
 
 
@@ -60,32 +61,43 @@ class ViewGeometry:
         count, points = len(views), self._points.shape[1]
         rays = np.empty((count, self._rows * self._columns, 3), dtype=np.float32)
         origin = np.empty((count, 3), dtype=np.float32)
-        uv = np.zeros((count, points, 2), dtype=np.float32)
+        uv = np.zeros((max(count, 1), points, 2), dtype=np.float32)
+        depth = np.zeros((max(count, 1), points), dtype=np.float32)
         rank = np.full((count, points), np.inf, dtype=np.float32)
         for i, view in enumerate(views):
             camera = self._camera(view.camera)
             rays[i] = camera.rays @ view.reference_SE3_camera[:3, :3].T.astype(np.float32)
             origin[i] = view.reference_SE3_camera[:3, 3]
-            seen, pixels = self._project(view, camera)
+            seen, pixels, distance = self._project(view, camera)
             uv[i, seen] = (pixels + 0.5) / STRIDE - 0.5
+            depth[i, seen] = distance
             off_x = np.abs((pixels[:, 0] + 0.5) / self._image.width_px - 0.5)
             off_y = np.abs((pixels[:, 1] + 0.5) / self._image.height_px - 0.5)
             rank[i, seen] = np.maximum(off_x, off_y)
-        chosen, chosen_uv, is_valid = _nearest_to_middle(rank, uv, self._samples)
-        return Views(rays=rays, origin_m=origin, lift_camera=chosen, lift_uv=chosen_uv, lift_valid=is_valid)
+        chosen, is_valid = _nearest_to_middle(rank, self._samples)
+        place = chosen * points + np.arange(points)[:, None]  # (P, K)
+        return Views(
+            rays=rays,
+            origin_m=origin,
+            lift_camera=chosen,
+            lift_uv=uv.reshape(-1, 2)[place],
+            lift_depth_m=depth.reshape(-1)[place],
+            lift_valid=is_valid,
+        )
 
-    def _project(self, view: CameraView, camera: _Camera) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
-        """Indices (n,) of the lift's points that the camera sees, and their network pixels (n, 2)."""
+    def _project(self, view: CameraView, camera: _Camera) -> tuple[NDArray[np.int64], NDArray[np.floating], F32]:
+        """Indices (n,) of the lift's points that the camera sees, their network pixels (n, 2) and distances (n,)."""
         camera_SE3_reference = invert(view.reference_SE3_camera).astype(np.float32)
         x, y, z = camera_SE3_reference[:3, :3] @ self._points + camera_SE3_reference[:3, 3:]
         # The cone drops most points before the exact projection, which is the dear part.
-        near = np.flatnonzero(z >= np.sqrt(x * x + y * y + z * z) * camera.cos_cone)
+        distance = np.sqrt(x * x + y * y + z * z)
+        near = np.flatnonzero(z >= distance * camera.cos_cone)
         full, is_visible = view.camera.project(np.stack([x[near], y[near], z[near]], axis=1))
         pixels = camera.transform.to_network(full)
         u, v = pixels[:, 0], pixels[:, 1]
         is_kept = is_visible & (u >= -0.5) & (u < self._image.width_px - 0.5)
         is_kept &= (v >= -0.5) & (v < self._image.height_px - 0.5)
-        return near[is_kept], pixels[is_kept]
+        return near[is_kept], pixels[is_kept], distance[near[is_kept]]
 
     def _camera(self, model: CameraModel) -> _Camera:
         key = (
@@ -135,22 +147,20 @@ def _border(width_px: int, height_px: int) -> NDArray[np.float64]:
     return pixels
 
 
-def _nearest_to_middle(rank: F32, uv: F32, samples: int) -> tuple[NDArray[np.int64], F32, NDArray[np.bool_]]:
-    """For each point the cameras (P, K) that see it nearest to their middle, where (P, K, 2), and whether (P, K).
+def _nearest_to_middle(rank: F32, samples: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """For each point the cameras (P, K) that see it nearest to their middle, and whether there is one (P, K).
 
     rank: (N, P) distance from the middle, infinite where unseen. The choice does not depend on the order of cameras.
     """
     count, points = rank.shape
     chosen = np.zeros((points, samples), dtype=np.int64)
-    chosen_uv = np.zeros((points, samples, 2), dtype=np.float32)
     is_valid = np.zeros((points, samples), dtype=bool)
     every = np.arange(points)
-    flat_rank, flat_uv = rank.reshape(-1), uv.reshape(-1, 2)
+    flat_rank = rank.reshape(-1)
     for k in range(min(count, samples)):
         best = rank.argmin(axis=0)
         place = best * points + every
         is_valid[:, k] = np.isfinite(flat_rank[place])
         chosen[:, k] = best
-        chosen_uv[:, k] = flat_uv[place]
         flat_rank[place] = np.inf
-    return chosen, chosen_uv, is_valid
+    return chosen, is_valid

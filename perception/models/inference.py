@@ -60,16 +60,22 @@ class InferenceModel:
         """Features (T, C) of one decoded image (3, H, W) uint8 RGB at the network's size."""
         return self.network.encode_cameras(torch.from_numpy(image)[None])[0].contiguous()
 
-    @torch.inference_mode()
     def encode_lidar(self, points_ego_m: F32, intensity: F32, offset_s: F32 | None = None) -> Tensor:
         """Features (G * G, C) of one sweep, moved to the reference time; see `pack_points` for the arguments."""
-        points, count = pack_points(points_ego_m, intensity, offset_s, self.config)
-        return self.network.encode_lidar(torch.from_numpy(points)[None], torch.from_numpy(count[None]))[0].contiguous()
+        return self.encode_packed_lidar(*pack_points(points_ego_m, intensity, offset_s, self.config))
 
     @torch.inference_mode()
+    def encode_packed_lidar(self, points: F32, count: NDArray[np.int64]) -> Tensor:
+        """Features (G * G, C) of one sweep's points (P, 5), as `pack_points` gives them."""
+        return self.network.encode_lidar(torch.from_numpy(points)[None], torch.from_numpy(count[None]))[0].contiguous()
+
     def encode_radar(self, points_ego_m: F32, rcs_dbsm: F32, velocity_mps: F32, offset_s: F32 | None = None) -> Tensor:
         """Features (G * G, C) of all radars' returns together; see `pack_radar` for the arguments."""
-        points, count = pack_radar(points_ego_m, rcs_dbsm, velocity_mps, offset_s, self.config)
+        return self.encode_packed_radar(*pack_radar(points_ego_m, rcs_dbsm, velocity_mps, offset_s, self.config))
+
+    @torch.inference_mode()
+    def encode_packed_radar(self, points: F32, count: NDArray[np.int64]) -> Tensor:
+        """Features (G * G, C) of all radars' returns (P, 7), as `pack_radar` gives them."""
         return self.network.encode_radar(torch.from_numpy(points)[None], torch.from_numpy(count[None]))[0].contiguous()
 
     def fuse(
@@ -108,6 +114,7 @@ class InferenceModel:
             camera_age_s=_seconds([view.age_ns for view in request.cameras])[None],
             lift_camera=torch.from_numpy(views.lift_camera)[None],
             lift_uv=torch.from_numpy(views.lift_uv)[None],
+            lift_depth_m=torch.from_numpy(views.lift_depth_m)[None],
             lift_valid=torch.from_numpy(views.lift_valid)[None],
             lidar_features=_stack(lidars, self.bev_shape)[None],
             lidar_present=torch.ones(1, len(lidars), dtype=torch.bool),

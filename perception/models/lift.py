@@ -1,4 +1,7 @@
-"""Camera features onto the bird's-eye view: each cell samples the images at a few heights, in two cameras at most."""
+"""Camera features onto the bird's-eye view: each cell samples the images at a few heights, in two cameras at most.
+
+A sample counts for as much as its token looks that far away.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -6,7 +9,11 @@ from torch.nn import functional
 
 from perception.config.schema import ModelConfig
 from perception.models.encoders.camera import STRIDE
+from perception.models.heads.depth import DEPTH_BINS, depth_place
 from perception.models.tensors import FusionInputs
+
+DEPTH_FLOOR = 0.2
+"""Weight that a sample keeps at any depth: a wrong depth dims an object but does not hide it."""
 
 
 class CameraLift(nn.Module):
@@ -18,14 +25,15 @@ class CameraLift(nn.Module):
         self.rows, self.columns = config.image.height_px // STRIDE, config.image.width_px // STRIDE
         self.merge = nn.Linear(self.heights * config.width, config.width, bias=False)
 
-    def forward(self, inputs: FusionInputs, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens: (B, N, T, C) image features, 0 for absent cameras."""
+    def forward(self, inputs: FusionInputs, tokens: Tensor, depth_logits: Tensor) -> tuple[Tensor, Tensor]:
+        """tokens: (B, N, T, C) image features, 0 for absent cameras. depth_logits: (B, N, T, bins)."""
         batch, points = inputs.lift_valid.shape[:2]
         if tokens.shape[1] == 0:
             cells = points // self.heights
             nothing = tokens.new_zeros(batch, cells, self.merge.out_features)
             return nothing, torch.zeros(batch, cells, dtype=torch.bool, device=tokens.device)
         index, weight, is_seen = self.taps(inputs)
+        weight = weight * depth_weight(depth_logits, index, inputs.lift_depth_m)  # (B, P, 4K)
         sampled = sample_tokens(tokens, index, weight)  # (B, P, C)
         merged: Tensor = self.merge(sampled.view(batch, points // self.heights, -1))  # (B, G * G, C)
         return merged, is_seen.view(batch, -1, self.heights).any(dim=-1)
@@ -48,6 +56,20 @@ class CameraLift(nn.Module):
         shares = ((1 - fv) * (1 - fu), (1 - fv) * fu, fv * (1 - fu), fv * fu)
         weight = torch.cat([share * part for part in shares], dim=-1)  # (B, P, 4K)
         return index, weight, is_valid.any(dim=-1)
+
+
+def depth_weight(depth_logits: Tensor, index: Tensor, depth_m: Tensor) -> Tensor:
+    """How much likelier than by chance each tap's token looks as far as the sample is, (B, P, 4K); 1 if untrained.
+
+    depth_logits (B, N, T, bins). index (B, P, 4K) of tokens within the bundle. depth_m (B, P, K).
+    """
+    chance = depth_logits.float().softmax(dim=-1) * DEPTH_BINS  # (B, N, T, bins)
+    table = (DEPTH_FLOOR + (1 - DEPTH_FLOOR) * chance).flatten(1)  # (B, N * T * bins)
+    nearer, share = (part[:, :, None] for part in depth_place(depth_m))  # (B, P, 1, K) each
+    taps = index.view(*index.shape[:2], 4, -1)  # (B, P, 4, K)
+    place = torch.add(nearer, taps, alpha=DEPTH_BINS).flatten(1)  # (B, P * 4K)
+    first, second = (table.gather(1, at).view_as(taps) for at in (place, place + 1))
+    return torch.lerp(first, second, share).flatten(2)
 
 
 def sample_tokens(tokens: Tensor, index: Tensor, weight: Tensor) -> Tensor:

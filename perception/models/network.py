@@ -15,10 +15,11 @@ from perception.models.encoders.lidar import LidarEncoder
 from perception.models.encoders.radar import RadarEncoder
 from perception.models.fusion import AgeEmbedding, BevFusion
 from perception.models.heads.dense import DenseHead
+from perception.models.heads.depth import DepthHead
 from perception.models.heads.detection import DetectionHead
-from perception.models.heads.image import ImageHead, ImageTensors
+from perception.models.heads.image import ImageHead
 from perception.models.heads.path import PathHead
-from perception.models.queries import QueryInit
+from perception.models.queries import DenoisingQueries, QueryInit
 from perception.models.tensors import FusionInputs, FusionTensors
 
 
@@ -32,6 +33,7 @@ class PerceptionNetwork(nn.Module):
         self.lidar_encoder = LidarEncoder(config)
         self.radar_encoder = RadarEncoder(config)
         self.camera_age = AgeEmbedding(config.width)
+        self.depth_head = DepthHead(config)
         self.bev_fusion = BevFusion(config)
         self.dense_head = DenseHead(config)
         self.query_init = QueryInit(config)
@@ -41,7 +43,7 @@ class PerceptionNetwork(nn.Module):
         self.path_head = PathHead(config)
         self.image_head = ImageHead(config)
         initialise(self)
-        for head in (self.dense_head, self.detection_head, self.path_head, self.image_head):
+        for head in (self.depth_head, self.dense_head, self.detection_head, self.path_head, self.image_head):
             head.reset()
 
     def encode_cameras(self, images: Tensor) -> Tensor:
@@ -59,21 +61,27 @@ class PerceptionNetwork(nn.Module):
         features: Tensor = self.radar_encoder(points, count)
         return features
 
-    def image_predictions(self, camera_features: Tensor) -> ImageTensors:
-        """Auxiliary outputs on camera features (B, T, C); their loss replaces pre-training."""
-        predictions: ImageTensors = self.image_head(camera_features)
-        return predictions
+    def image_heat(self, camera_features: Tensor) -> Tensor:
+        """Camera features (B, T, C) to logits (B, classes, h, w) of box centres on the image; for training only."""
+        heat: Tensor = self.image_head(camera_features)
+        return heat
 
-    def fuse(self, inputs: FusionInputs) -> FusionTensors:
-        """Features and geometry of B bundles to everything the heads say."""
+    def fuse(self, inputs: FusionInputs, denoising: DenoisingQueries | None = None) -> FusionTensors:
+        """Features and geometry of B bundles to everything the heads say.
+
+        denoising: noisy labels, in training only. What becomes of them stands behind the Q queries in `class_logits`,
+        `boxes`, `attribute_logits` and `query_cell`; nothing else depends on them.
+        """
         tokens = self._image_tokens(inputs)  # (B, N, T, C)
-        bev = self.bev_fusion(inputs, tokens)  # (B, C, G, G)
+        depth = self.depth_head(inputs, tokens)  # (B, N, T, bins)
+        bev = self.bev_fusion(inputs, tokens, depth)  # (B, C, G, G)
         heat, dense_boxes, drivable = self.dense_head(bev)
-        queries = self.query_init(bev, heat, dense_boxes)
+        queries = self.query_init(bev, heat, dense_boxes, denoising)
         memory = self.memory(inputs, bev, tokens)
         states = self.decoder(queries, memory)  # (D, B, Q, C)
         labels, boxes, attributes = self.detection_head(states, queries)
-        mode_logits, waypoints, speed = self.path_head(states[-1], memory, inputs.ego)
+        objects = states[-1, :, : self.query_init.ordinary]  # (B, Q, C)
+        mode_logits, waypoints, speed = self.path_head(objects, memory, inputs.ego)
         return FusionTensors(
             heat_logits=heat,
             dense_boxes=dense_boxes,
@@ -85,6 +93,7 @@ class PerceptionNetwork(nn.Module):
             mode_logits=mode_logits,
             waypoints_m=waypoints,
             target_speed_mps=speed,
+            depth_logits=depth,
         )
 
     def _image_tokens(self, inputs: FusionInputs) -> Tensor:

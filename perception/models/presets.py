@@ -16,6 +16,21 @@ PRESETS: Final[dict[str, ModelConfig]] = {
         feedforward=256,
         layers=3,
     ),
+    "base": ModelConfig(
+        name="base",
+        image=ImageConfig(height_px=256, width_px=704, channels=(64, 128, 192, 256)),
+        lidar=LidarConfig(max_points=262_144, pillar_m=0.2, canvas=512, channels=(32, 64, 128, 256)),
+        radar=RadarConfig(max_points=2_048, channels=64),
+        bev_cells=128,
+        memory_cells=128,
+        width=256,
+        heads=8,
+        feedforward=1024,
+        layers=6,
+        heatmap_queries=300,
+        learned_queries=100,
+        max_detections=300,
+    ),
 }
 
 

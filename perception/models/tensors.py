@@ -26,6 +26,9 @@ EGO_FIELDS: Final = (
 )
 """Columns of `FusionInputs.ego`: numbers in SI units, then flags of 0 or 1."""
 
+ORIGIN_SCALE_M: Final = 5.0
+"""Unit in which layers take the position of a camera."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FusionInputs:
@@ -35,7 +38,8 @@ class FusionInputs:
     camera_features: (B, N, T, C). camera_present: (B, N) bool. camera_rays: (B, N, T, 3) unit rays in the ego
     frame at the reference. camera_origin_m: (B, N, 3). camera_age_s: (B, N).
     lift_camera: (B, P, K) int64 camera of each sample. lift_uv: (B, P, K, 2) where, in tokens (column, row).
-    lift_valid: (B, P, K) bool. Points run over cells (row by row), then over heights.
+    lift_depth_m: (B, P, K) from the camera to the point, along its ray. lift_valid: (B, P, K) bool. Points run over
+    cells (row by row), then over heights.
     lidar_features: (B, L, G * G, C). lidar_present: (B, L) bool. lidar_age_s: (B, L).
     radar_features: (B, G * G, C). radar_present: (B,) bool. radar_age_s: (B,).
     ego: (B, E) in the order of `EGO_FIELDS`.
@@ -48,6 +52,7 @@ class FusionInputs:
     camera_age_s: Tensor
     lift_camera: Tensor
     lift_uv: Tensor
+    lift_depth_m: Tensor
     lift_valid: Tensor
     lidar_features: Tensor
     lidar_present: Tensor
@@ -70,6 +75,7 @@ class FusionTensors:
     is the answer, the others are for training. query_cell: (B, Q) int64, the cell of each query, learned ones behind
     the last cell; with it ties are broken.
     mode_logits: (B, modes). waypoints_m: (B, modes, steps, 2). target_speed_mps: (B,), may be slightly negative.
+    depth_logits: (B, N, T, bins), how far each image token looks (`models/heads/depth.py`).
     """
 
     heat_logits: Tensor
@@ -82,6 +88,7 @@ class FusionTensors:
     mode_logits: Tensor
     waypoints_m: Tensor
     target_speed_mps: Tensor
+    depth_logits: Tensor
 
 
 def collate(bundles: Sequence[FusionInputs]) -> FusionInputs:

@@ -70,6 +70,7 @@ def lift_mark(views: Views, camera: int, row: int, column: int) -> NDArray[np.fl
         camera_present=torch.ones(1, cameras, dtype=torch.bool),
         lift_camera=torch.from_numpy(views.lift_camera)[None],
         lift_uv=torch.from_numpy(views.lift_uv)[None],
+        lift_depth_m=torch.from_numpy(views.lift_depth_m)[None],
         lift_valid=torch.from_numpy(views.lift_valid)[None],
     )
     marked = torch.zeros(1, cameras, ROWS * COLUMNS, 1)
@@ -165,6 +166,7 @@ def test_an_absent_camera_hands_its_cells_to_the_other() -> None:
         camera_present=torch.tensor([[True, False]]),
         lift_camera=torch.from_numpy(views.lift_camera)[None],
         lift_uv=torch.from_numpy(views.lift_uv)[None],
+        lift_depth_m=torch.from_numpy(views.lift_depth_m)[None],
         lift_valid=torch.from_numpy(views.lift_valid)[None],
     )
     _, weight, is_seen = CameraLift(TINY).taps(bundle)

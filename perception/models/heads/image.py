@@ -1,6 +1,4 @@
-"""Image head, for training only: object centres and depth on the image itself, where labels are plentiful."""
-
-from dataclasses import dataclass
+"""Image head, for training only: object centres on the image itself, where labels are plentiful."""
 
 from torch import Tensor, nn
 
@@ -13,29 +11,20 @@ from perception.models.heads.dense import PRIOR_LOGIT
 HIDDEN = 64
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ImageTensors:
-    """heat_logits: (B, classes, h, w) of projected box centres. log_depth: (B, h, w), logarithm of metres."""
-
-    heat_logits: Tensor
-    log_depth: Tensor
-
-
 class ImageHead(nn.Module):
-    """Camera tokens (B, T, C) to `ImageTensors`."""
+    """Camera tokens (B, T, C) to heat logits (B, classes, h, w) of projected box centres."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.rows, self.columns = config.image.height_px // STRIDE, config.image.width_px // STRIDE
         self.hidden = ConvNorm(config.width, HIDDEN, kernel=1)
         self.heat = nn.Conv2d(HIDDEN, len(CLASSES), 1)
-        self.depth = nn.Conv2d(HIDDEN, 1, 1)
 
     def reset(self) -> None:
         """Start from the prior of the dense head."""
         start_small(self.heat, std=0.01, bias=PRIOR_LOGIT)
-        start_small(self.depth, std=0.01)
 
-    def forward(self, features: Tensor) -> ImageTensors:
+    def forward(self, features: Tensor) -> Tensor:
         x = self.hidden(to_map(features, self.rows, self.columns))  # (B, 64, h, w)
-        return ImageTensors(heat_logits=self.heat(x), log_depth=self.depth(x)[:, 0])
+        heat: Tensor = self.heat(x)  # (B, classes, h, w)
+        return heat

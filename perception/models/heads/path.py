@@ -48,7 +48,7 @@ class PathHead(nn.Module):
         x = self.mode_queries + condition[:, None]  # (B, modes, C)
         x = x + self.object_attention(self.norms[0](x), objects, objects)  # (B, modes, C)
         bev = slice(0, self.bev_tokens)
-        around = memory.keys[:, bev], memory.values[:, bev], memory.bias[:, bev]  # (B, 1 + S * S, C), (B, 1 + S * S)
+        around = memory.keys[:, bev], memory.values[:, bev], memory.bias[:, None, bev]  # (B, 1 + S * S, C) twice, bias
         x = x + self.bev_attention(self.norms[1](x), *around)  # (B, modes, C)
         x = x + self.feed_forward(self.norms[2](x))  # (B, modes, C)
         x = self.norms[3](x)  # (B, modes, C)
