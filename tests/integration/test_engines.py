@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from perception.config.schema import ModelChoice, ServiceConfig
 from perception.core.errors import EngineError, ModelError, PayloadError
@@ -14,6 +15,9 @@ from perception.core.messages import CameraFrame
 from perception.core.ports import Engine, FeatureHandle, Source
 from perception.core.results import PerceptionResult
 from perception.core.stages import EncodeRequest, FuseRequest, FusionOutput, ModelInfo
+from perception.models.checkpoint import save_checkpoint
+from perception.models.network import build_network
+from perception.models.presets import preset
 from perception.pipeline.local_engine import LocalEngine
 from perception.pipeline.replay import ReplayOptions, run_drive
 from perception.pipeline.stages import open_model
@@ -25,6 +29,18 @@ from perception.sources.synthetic import SyntheticSource
 # Everything that the untrained network says is published, so that there is something to compare.
 CHOICE = ModelChoice(score_threshold=0.0)
 pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def decided(tmp_path_factory: pytest.TempPathFactory) -> ModelChoice:
+    """A network whose cells differ clearly. Untrained, thousands of peaks score alike, and the last bit of a sum, which
+    depends on the number of threads, would say which of them become queries."""
+    network = build_network(preset("tiny"))
+    with torch.no_grad():
+        network.dense_head.heat.weight *= 40
+    path = tmp_path_factory.mktemp("model") / "decided.safetensors"
+    save_checkpoint(path, network)
+    return ModelChoice(name=str(path), score_threshold=0.0)
 
 
 class KeepsDense:
@@ -82,14 +98,14 @@ def agree(ours: FusionOutput, theirs: FusionOutput) -> None:
 @pytest.mark.parametrize("placement", ["colocated", "split"])
 @pytest.mark.parametrize("drive", ["synthetic", "nuscenes-mini-1kf", "pandaset-002"])
 def test_placements_agree_with_local(
-    ray: None, request: pytest.FixtureRequest, drive: str, placement: Placement
+    ray: None, request: pytest.FixtureRequest, decided: ModelChoice, drive: str, placement: Placement
 ) -> None:
     if drive == "synthetic":
         source: Source = SyntheticSource(duration_s=0.5)
     else:
         source = open_drive(str(request.getfixturevalue("drive_data") / drive))
-    local, local_results = outputs(source, LocalEngine(open_model(CHOICE), threads=2))
-    engine = ray_engine(CHOICE, placement=placement, threads=1)
+    local, local_results = outputs(source, LocalEngine(open_model(decided), threads=2))
+    engine = ray_engine(decided, placement=placement, threads=1)
     try:
         there, there_results = outputs(source, engine)
     finally:
