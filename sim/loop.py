@@ -26,6 +26,10 @@ ROUTE_SMOOTHING_M = 1.0
 START_SIGHT_M, START_SHARE = 80.0, 0.9
 LOOK_AHEAD_M = 120.0
 """Lights further than this are not looked at."""
+GOAL_M = 15.0
+"""A route counts as driven where the ego is this close to its end."""
+LOST_M = 30.0
+"""An ego this far from its route is lost: it is not expected back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -65,6 +69,21 @@ class EgoLoop:
     def s_m(self) -> float:
         """Arc length of the rear axle along the route."""
         return self._s
+
+    @property
+    def goal_m(self) -> float:
+        """Arc length at which the route counts as driven."""
+        return self.path.length_m - GOAL_M
+
+    @property
+    def is_finished(self) -> bool:
+        return self._s >= self.goal_m
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come: the route is driven, or the ego is lost."""
+        point = self.path.at(np.array([self._s]))[0][0]
+        return self.is_finished or math.dist(point, (self.state.x_m, self.state.y_m)) > LOST_M
 
     def hear(self, result: PerceptionResult, effective_ns: int) -> None:
         """Let the driver know a result from `effective_ns` on."""

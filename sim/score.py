@@ -142,25 +142,33 @@ def time_gap(situation: Situation) -> float | None:
     return float(stations[np.argmax(taken)] - spec.front_m) / state.speed_mps if taken.any() else None
 
 
+TABLE_HEAD = (
+    f"{'route':<28}{'driver':>9}{'done':>7}{'hits':>6}{'fault':>6}{'off s':>7}{'red':>5}{'gap s':>7}{'jerk':>7}"
+    f"{'lat':>6}{'m/s':>6}{'m':>7}"
+)
+
+
 def table(scores: Sequence[RouteScore]) -> str:
-    """Scores as lines of text, with the mean or sum of each column below."""
-    head = f"{'route':<28}{'driver':>9}{'done':>7}{'hits':>6}{'fault':>6}{'off s':>7}{'red':>5}{'gap s':>7}{'jerk':>7}"
-    head += f"{'lat':>6}{'m/s':>6}{'m':>7}"
-    lines = [head]
-    for score in scores:
-        gap = "-" if score.min_time_gap_s is None else f"{score.min_time_gap_s:.2f}"
-        lines.append(
-            f"{score.name:<28}{score.driver:>9}{score.completion:>7.1%}{score.collisions:>6}{score.collisions_at_fault:>6}"
-            f"{score.off_road_s:>7.1f}{score.red_lights:>5}{gap:>7}{score.jerk_mps3:>7.2f}"
-            f"{score.max_lateral_mps2:>6.2f}{score.mean_speed_mps:>6.1f}{score.driven_m:>7.0f}"
-        )
-    if len(scores) > 1:
-        total = summary(scores)
-        lines.append(
-            f"{f'{len(scores)} routes':<28}{'':>9}{total['completion']:>7.1%}{total['collisions']:>6.0f}"
-            f"{total['collisions_at_fault']:>6.0f}{total['off_road_s']:>7.1f}{total['red_lights']:>5.0f}"
-        )
-    return "\n".join(lines)
+    """Scores as lines of text below `TABLE_HEAD`; of several, the mean or sum of each column last."""
+    lines = [TABLE_HEAD, *map(table_row, scores)]
+    return "\n".join([*lines, total_row(scores)] if len(scores) > 1 else lines)
+
+
+def table_row(score: RouteScore) -> str:
+    gap = "-" if score.min_time_gap_s is None else f"{score.min_time_gap_s:.2f}"
+    return (
+        f"{score.name:<28}{score.driver:>9}{score.completion:>7.1%}{score.collisions:>6}{score.collisions_at_fault:>6}"
+        f"{score.off_road_s:>7.1f}{score.red_lights:>5}{gap:>7}{score.jerk_mps3:>7.2f}"
+        f"{score.max_lateral_mps2:>6.2f}{score.mean_speed_mps:>6.1f}{score.driven_m:>7.0f}"
+    )
+
+
+def total_row(scores: Sequence[RouteScore]) -> str:
+    total = summary(scores)
+    return (
+        f"{f'{len(scores)} routes':<28}{'':>9}{total['completion']:>7.1%}{total['collisions']:>6.0f}"
+        f"{total['collisions_at_fault']:>6.0f}{total['off_road_s']:>7.1f}{total['red_lights']:>5.0f}"
+    )
 
 
 def summary(scores: Sequence[RouteScore]) -> dict[str, float]:

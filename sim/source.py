@@ -19,11 +19,15 @@ from sim.faults import FaultInjector
 from sim.lap import Lap
 from sim.logged_world import LoggedWorld, read_scenario
 from sim.loop import EgoLoop, is_off_road
+from sim.maps.area import drivable_grid
+from sim.maps.catalog import load_map
 from sim.rig import LidarConfig, load_rig
+from sim.rig_variation import vary_rig
 from sim.scenario import ScenarioConfig, load_scenario
 from sim.score import RouteScore, ScoreKeeper
 from sim.sensors.schedule import schedule
 from sim.situation import Situation
+from sim.traffic import require_sumo
 from sim.truth import drivable_raster, future_path, line_ahead
 from sim.world import World
 from sim.world_log import LogTap
@@ -32,6 +36,7 @@ PREFIX = "sim:"
 LOG_SUFFIX = ".wlog"
 OPEN_LOOP_AHEAD_NS = 100_000_000
 """Nobody steers: sensors of the next tenth of a second are rendered side by side."""
+RIG_STREAM = 6
 ROUTE_BEHIND_M, ROUTE_AHEAD_M = 10.0, 80.0
 
 
@@ -40,7 +45,7 @@ class SimulatorSource:
 
     threads: sensors rendered side by side. log: where to write the states of the first lap. replay: a world log whose
     drive is rendered again; the scenario's map, seed and traffic are then the log's.
-    Raises ConfigError where the scenario, its rig or its faults make no sense.
+    Raises ConfigError where the scenario, its map, its rig or its faults make no sense, or SUMO is not installed.
     """
 
     def __init__(
@@ -52,9 +57,13 @@ class SimulatorSource:
         replay: Path | None = None,
     ) -> None:
         self.scenario = scenario
-        self._spec = load_rig(scenario.rig)
+        variation_rng = np.random.default_rng([scenario.seed, RIG_STREAM])
+        self._spec = vary_rig(load_rig(scenario.rig), scenario.rig_variation, variation_rng)
         self._rig = self._spec.sensor_rig
         FaultInjector(scenario.fault_plan, self._rig, start_ns=0, seed=scenario.seed)
+        if replay is None:
+            load_map(scenario.map)
+            require_sumo()
         self._threads, self._log, self._replay = threads, log, replay
         self._lap: Lap | None = None
         self._tap: LogTap | None = None
@@ -84,7 +93,8 @@ class SimulatorSource:
         sensors = self._spec.sensors
         first = next((sensor for sensor in sensors if isinstance(sensor, LidarConfig)), sensors[0])
         alone = self._spec.model_copy(update={"sensors": (first,)})
-        events = schedule(alone, 0, round(self.scenario.duration_s * 1e9), self.scenario.seed)
+        end_ns, every = round(self.scenario.duration_s * 1e9), self.scenario.keep_every
+        events = schedule(alone, 0, end_ns, self.scenario.seed, every=every)
         return tuple(event.capture_ns for event in events if event.sensor == first.name)
 
     @property
@@ -105,6 +115,11 @@ class SimulatorSource:
     def drivable(self, reference_ns: int, half_m: float, cell_m: float) -> NDArray[np.bool_]:
         """(H, W) drivable area around the ego, see `truth.drivable_raster`."""
         return drivable_raster(self.world.drivable_at, self.world.ego_at(reference_ns), half_m, cell_m)
+
+    def drivable_map(self, cell_m: float) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        """(H, W) drivable area of the whole map, row 0 at the lowest y, and the world point (2,) where it begins."""
+        grid = drivable_grid(load_map(self.scenario.map), cell_m)
+        return grid.is_inside, grid.origin_m
 
     def future_path(self, reference_ns: int, times_s: NDArray[np.float64]) -> NDArray[np.float64]:
         """(W, 2) where the ego went `times_s` (W,) after the reference. Raises ValueError before it went there."""
@@ -160,8 +175,7 @@ class SteerableSimulator(SimulatorSource):
         """How the ego has driven so far. Raises UsageError before `messages` was called."""
         if self._loop is None or self._keeper is None:
             raise UsageError("nothing was driven yet: iterate messages() first")
-        goal = self._loop.path.length_m
-        return self._keeper.finish(goal, finished=self._loop.s_m >= goal - 15.0)
+        return self._keeper.finish(self._loop.goal_m, self._loop.is_finished)
 
     def _begin(self) -> Lap:
         world, scenario = World(self.scenario.world), self.scenario

@@ -1,5 +1,6 @@
 """The world's end of the traffic: starts the process that runs SUMO and asks it for steps ahead of need."""
 
+import contextlib
 import importlib.util
 import os
 import subprocess
@@ -17,6 +18,12 @@ EgoFront = tuple[float, float, float, float]
 CLOSE_S = 5.0
 
 
+def require_sumo() -> None:
+    """Raise ConfigError if libsumo is not installed. It is looked for, not loaded: it runs in a process of its own."""
+    if importlib.util.find_spec("libsumo") is None:
+        raise ConfigError("traffic needs SUMO, which runs in a process of its own: pip install libsumo")
+
+
 class Traffic:
     """SUMO in a child process. `ask` starts a step, `take` waits for it: the step runs while the caller renders.
 
@@ -24,8 +31,7 @@ class Traffic:
     """
 
     def __init__(self, plan: TrafficPlan) -> None:
-        if importlib.util.find_spec("libsumo") is None:
-            raise ConfigError("traffic needs SUMO: pip install libsumo")
+        require_sumo()
         self._pipe: Connection[Any, Any]
         self._pipe, theirs = Pipe()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process runs)
@@ -59,9 +65,9 @@ class Traffic:
         try:
             frame = self._pipe.recv()
         except (EOFError, ConnectionResetError) as error:
-            raise DriveError(f"SUMO ended without a word; {self._said()}") from error
+            raise self._failure(None) from error
         if isinstance(frame, str):
-            raise DriveError(f"SUMO failed: {frame.strip().splitlines()[-1]}; {self._said()}")
+            raise self._failure(frame)
         self._asked -= 1
         taken: TrafficFrame = frame
         return taken
@@ -74,7 +80,20 @@ class Traffic:
         try:
             self._pipe.send(item)
         except (BrokenPipeError, ConnectionResetError) as error:
-            raise DriveError(f"SUMO is gone; {self._said()}") from error
+            raise self._failure(self._last_word()) from error
+
+    def _last_word(self) -> str | None:
+        """What the process sent before it ended, None if that were steps alone."""
+        with contextlib.suppress(EOFError, ConnectionResetError):
+            while self._pipe.poll():
+                if isinstance(item := self._pipe.recv(), str):
+                    return item
+        return None
+
+    def _failure(self, word: str | None) -> DriveError:
+        if word is None:
+            return DriveError(f"SUMO ended without a word; {self._said()}")
+        return DriveError(f"SUMO failed: {word.strip().splitlines()[-1]}; {self._said()}")
 
     def _said(self) -> str:
         self._log.seek(0)

@@ -34,7 +34,10 @@ def main(descriptor: int) -> None:
     pipe: Connection[Any, Any] = Connection(descriptor)
     try:
         import libsumo
-
+    except ImportError as error:
+        pipe.send(f"libsumo cannot be loaded ({error}): `perception doctor` names what is missing")
+        return
+    try:
         with tempfile.TemporaryDirectory() as folder:
             simulation = Simulation(libsumo, pipe.recv(), Path(folder))
             while (request := pipe.recv()) is not None:

@@ -5,6 +5,7 @@ first block says which world it is; each further one is a step. Only actors that
 written, so what stands costs nothing. A file that was cut off reads up to its last whole block.
 """
 
+import contextlib
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -104,6 +105,11 @@ class WorldLogWriter:
         self._last = packed
         self._append(msgspec.msgpack.encode(step))
 
+    @property
+    def is_closed(self) -> bool:
+        """Also after a write that failed."""
+        return self._file.closed
+
     def close(self) -> None:
         self._file.close()
 
@@ -113,6 +119,9 @@ class WorldLogWriter:
             self._file.write(struct.pack("<I", len(block)) + block)
             self._file.flush()
         except OSError as error:
+            # Closing now drops what is buffered: later it would fail once more.
+            with contextlib.suppress(OSError):
+                self._file.close()
             raise DriveError(f"{self._path}: cannot write the world log: {error}") from error
 
 
@@ -231,7 +240,7 @@ class LogTap:
 
     def close(self) -> None:
         """Write the rest of the last step and end the file."""
-        if self._seen_ns > self._written_ns:
+        if self._seen_ns > self._written_ns and not self._writer.is_closed:
             self._write(self._seen_ns)
         self._writer.close()
 

@@ -40,9 +40,7 @@ class ReplayDisplay:
         self.note(f"{self._source.drive_id}: {len(rig.sensors)} sensors; results at {config.queue.url}")
         for note in self._source.notes:
             self.note(note)
-        info = engine.model
-        state = "trained" if info.trained else "untrained weights: detections mean nothing yet"
-        self.note(f"model {info.name} ({info.hash}), {state}; placement {engine.placement}")
+        self.note(describe(engine))
         self._begin_lap()
 
     def note(self, text: str) -> None:
@@ -97,6 +95,13 @@ class ReplayDisplay:
             "latency_ms": {"p50": round(p50, 3), "p99": round(p99, 3)},
             "dropped": dict(sorted(summary.dropped.items())),
         }
+
+
+def describe(engine: Engine) -> str:
+    """One line on the model and where it runs."""
+    info = engine.model
+    state = "trained" if info.trained else "untrained weights: detections mean nothing yet"
+    return f"model {info.name} ({info.hash}), {state}; placement {engine.placement}"
 
 
 @contextmanager

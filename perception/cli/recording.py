@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perception.core.errors import UsageError
 from perception.core.geometry import invert, transform_points
@@ -12,11 +14,21 @@ from perception.core.messages import AnyMessage, LidarSweep, SweepMotion
 from perception.core.ports import Recorder, Source
 from perception.core.results import PerceptionResult
 from perception.recorders.nuscenes import NuScenesRecorder
+from perception.recorders.nuscenes_map import CELL_M, DrivableMask
 from perception.sync.compensation import sweep_at_reference
 from perception.sync.ego_estimator import MOTION_SPAN_NS, EgoMotionEstimator
 
 KEYFRAME_NS = 490_000_000
 """nuScenes labels at 2 Hz; of labels that come faster, those nearer than this to the last one are left out."""
+
+
+@runtime_checkable
+class Mapped(Protocol):
+    """A source that knows the map it drives on: the simulator."""
+
+    def drivable_map(self, cell_m: float) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        """(H, W), True where one may drive, row 0 at the lowest y, and the world point (2,) where the map begins."""
+        ...
 
 
 def open_recorder(path: Path, source: Source) -> Recorder:
@@ -38,7 +50,13 @@ class _FittingRecorder:
         self._rig = source.rig
         self._estimator = EgoMotionEstimator(source.rig)
         self._labelled_ns: int | None = None
-        self._recorder = NuScenesRecorder(path, source.rig, source.drive_id, compensate=self._compensate)
+        drivable = None
+        if isinstance(source, Mapped):
+            is_drivable, corner_m = source.drivable_map(CELL_M)
+            drivable = DrivableMask(is_drivable=is_drivable, corner_m=corner_m)
+        self._recorder = NuScenesRecorder(
+            path, source.rig, source.drive_id, compensate=self._compensate, drivable=drivable
+        )
 
     def write(self, item: AnyMessage | PerceptionResult | Labels) -> None:
         if isinstance(item, Labels):

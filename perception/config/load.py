@@ -31,8 +31,7 @@ def load_settings(model: type[Model], path: Path | None, overrides: Sequence[str
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        origin = str(path) if path is not None else "--set"
-        raise ConfigError(_explain(model, origin, error)) from None
+        raise ConfigError(_explain(model, path, overrides, error)) from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -68,16 +67,32 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     node[names[-1]] = value
 
 
-def _explain(model: type[BaseModel], origin: str, error: ValidationError) -> str:
-    lines = []
+def _explain(model: type[BaseModel], path: Path | None, overrides: Sequence[str], error: ValidationError) -> str:
+    """The problems of the file and of each override: the field, and what is allowed there."""
+    found: dict[str, list[str]] = {}
     for problem in error.errors():
-        field = ".".join(str(part) for part in problem["loc"]) or "settings"
+        location, given = problem["loc"], problem["input"]
+        field = ".".join(map(str, location))
         if problem["type"] == "extra_forbidden":
-            known = ", ".join(sorted(_fields_at(model, problem["loc"][:-1])))
-            lines.append(f"{field}: no such field; known here: {known}")
+            text = f"no such field; known here: {', '.join(_fields_at(model, location[:-1]))}"
+        elif problem["type"] == "union_tag_not_found":
+            text = f"the field {problem['ctx']['discriminator']} must say what it is"
         else:
-            lines.append(f"{field}: {problem['msg']} (got {problem['input']!r})")
-    return f"{origin}: " + "; ".join(lines)
+            text = problem["msg"].removeprefix("Value error, ")
+            # A whole table says nothing more than its place.
+            text += "" if isinstance(given, dict | list) else f" (got {given!r})"
+        line = f"{field}: {text}" if field else text
+        found.setdefault(_origin(field, path, overrides), []).append(line)
+    return "; ".join(f"{origin}: {'; '.join(lines)}" for origin, lines in found.items())
+
+
+def _origin(field: str, path: Path | None, overrides: Sequence[str]) -> str:
+    """What gave a field its value: the last override of it, of what holds it or of what it holds, else the file."""
+    for override in reversed(overrides):
+        key = override.partition("=")[0].strip()
+        if f"{field}.".startswith(f"{key}.") or f"{key}.".startswith(f"{field}."):
+            return override
+    return str(path or "settings")
 
 
 def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

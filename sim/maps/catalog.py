@@ -10,6 +10,12 @@ from sim.maps.net import RoadMap, read_net
 from sim.maps.plain import run_tool
 
 FOLDER = Path(__file__).parent
+OPENDRIVE_OPTIONS = (
+    "--opendrive.import-all-lanes",
+    "--opendrive.curve-resolution=2",
+    "--no-turnarounds",
+    "--no-warnings",
+)
 
 
 def map_names() -> tuple[str, ...]:
@@ -38,15 +44,14 @@ def _from_opendrive(path: Path) -> Path:
     target = cache / f"{path.stem}-{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}.net.xml"
     if target.is_file():
         return target
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as folder:
-        made = Path(folder) / "made.net.xml"
-        options = [
-            "--opendrive.import-all-lanes",
-            "--opendrive.curve-resolution=2",
-            "--no-turnarounds",
-            "--no-warnings",
-        ]
-        run_tool("netconvert", [f"--opendrive-files={path}", *options, f"--output-file={made}"])
-        made.replace(target)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            made = Path(folder) / "made.net.xml"
+            run_tool("netconvert", [f"--opendrive-files={path}", *OPENDRIVE_OPTIONS, f"--output-file={made}"])
+            made.replace(target)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: this OpenDRIVE file cannot be converted to a SUMO network: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{cache}: converted maps cannot be kept here ({error}); set XDG_CACHE_HOME") from error
     return target

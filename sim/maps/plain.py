@@ -188,9 +188,13 @@ def run_tool(name: str, arguments: Sequence[str]) -> None:
     """Run a tool of the `eclipse-sumo` package. Raises ConfigError if it is not installed or fails."""
     try:
         import sumo  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise ConfigError(f"{name} is needed and comes with eclipse-sumo: pip install eclipse-sumo") from error
-    command = [str(Path(sumo.SUMO_HOME) / "bin" / name), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+        command = [str(Path(sumo.SUMO_HOME) / "bin" / name), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except (ImportError, OSError) as error:
+        raise ConfigError(
+            f"{name} is needed and comes with eclipse-sumo: pip install eclipse-sumo ({error})"
+        ) from error
     if done.returncode != 0:
-        raise ConfigError(f"{name} failed: {done.stderr.strip() or done.stdout.strip()}")
+        said = " ".join((done.stderr.strip() or done.stdout.strip()).split())
+        raise ConfigError(f"{name} failed: {said}")

@@ -44,11 +44,12 @@ def _sign_parts(kind: str) -> Mesh:
 
 
 def _lamp_post() -> Mesh:
-    """Six metres, its arm to x."""
+    """Six metres, its arm to x. The pane below its head is what shines at night (`sensors.lamps`)."""
     return mesh_of([
         tube((0, 0, -0.1), (0, 0, 6.4), (0.09, 0.05), ZINC, 7),
         tube((0, 0, 6.4), (1.4, 0, 6.7), (0.045, 0.035), ZINC, 5),
         box((0.6, 0.22, 0.10), (1.6, 0, 6.70), ("plastic", (70, 72, 74))),
+        box((0.5, 0.18, 0.04), (1.6, 0, 6.64), ("lamp_yellow", (255, 214, 150))),
     ])  # fmt: skip
 
 

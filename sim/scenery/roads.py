@@ -15,6 +15,8 @@ KERB_M = 0.15
 GROUND_M = -0.06
 HILLY_GROUND_M = -0.15
 STEP_M = 5.0
+JOINT_M, BED_M = 0.15, -0.02
+"""The road bed reaches so far beyond a lane and lies so deep: on bends neighbours leave slits, and grass lies below."""
 HORIZON_M = np.array([300.0, 600.0, 1500.0])
 """Steps beyond the map in which the ground goes on, level."""
 
@@ -68,6 +70,7 @@ def _add_edge(patches: Patches, edge: Edge, rng: np.random.Generator) -> None:
         base = {LaneKind.BUS: BUS_ASPHALT, LaneKind.BICYCLE: CYCLE_ASPHALT}.get(lane.kind, ASPHALT)
         shade = np.array(base) + float(rng.uniform(-5, 5))
         half = lane.width_m / 2
+        patches.strip(offset(line, half + JOINT_M), offset(line, -half - JOINT_M), BED_M, "asphalt", ASPHALT)
         patches.strip(offset(line, half), offset(line, -half), 0.0, "asphalt", shade)
     if is_fast(edge):
         outer = lane_line(patches, edge.lanes[0])

@@ -64,5 +64,17 @@ def test_a_missing_file_is_named() -> None:
 
 
 def test_shipped_settings_are_valid() -> None:
-    for file in (config_dir() / "service").glob("*.yaml"):
-        load_service_config(file.stem)
+    shipped = {file.stem: load_service_config(file.stem) for file in (config_dir() / "service").glob("*.yaml")}
+    assert shipped["default"] == load_service_config()
+    assert shipped["keyframes"].sync.reference == "keyframes"
+
+
+def test_a_problem_is_told_of_the_file_or_of_the_override_that_it_comes_from(tmp_path: Path) -> None:
+    file = tmp_path / "service.yaml"
+    file.write_text("sync: {deadline_ms: -1}\nqueue: {history: many}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_service_config(str(file), ["sync.tolerance_ms=.inf", "queue.history=1"])
+    told = str(caught.value)
+    assert f"{file}: sync.deadline_ms: " in told
+    assert "sync.tolerance_ms=.inf: sync.tolerance_ms: " in told
+    assert "queue" not in told

@@ -19,7 +19,8 @@ from sim.scene import ActorStates, EgoPose, SceneView
 from sim.settings import ScenerySettings, TrafficSettings, WorldSettings
 from sim.world import World
 
-pytest.importorskip("libsumo")
+if importlib.util.find_spec("libsumo") is None:  # loaded here, it would warn of other versions of Arrow
+    pytest.skip("needs libsumo", allow_module_level=True)
 
 MS = 1_000_000
 SETTINGS = WorldSettings(

@@ -1,0 +1,157 @@
+"""What `replay` and `sim` have in common: their options, and a source's way through the service with them."""
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from perception.cli.display import ReplayDisplay, open_display
+from perception.cli.main import EXIT_DONE, EXIT_FAILED, EXIT_LOSSES
+from perception.cli.options import output_options, service_config, service_options
+from perception.cli.recording import open_recorder
+from perception.config.schema import ServiceConfig
+from perception.core.bundle import DropCause
+from perception.core.errors import QueueError
+from perception.core.ports import Engine, Recorder, ResultQueue, Source
+from perception.pipeline.laps import replay_laps
+from perception.pipeline.replay import ReplayOptions, RunSummary
+from perception.queues.open import open_queue
+from perception.runtime.engines import open_engine
+from perception.viewer.sinks import PictureFolder, VideoFile
+
+LOSSES = frozenset({DropCause.UNREADABLE, DropCause.OVERLOAD, DropCause.OVERFLOW, DropCause.LATE})
+"""What makes a run end with exit code 3; images that no reference time wanted are not losses."""
+CONSUMER_TIMEOUT_S = 300.0
+PICTURE_EVERY = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """The options that `run_options` adds to a command."""
+
+    config: ServiceConfig
+    address: str | None
+    record: Path | None
+    pictures: Path | None
+    wait_for_consumer: bool
+    as_json: bool
+    quiet: bool
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of commands that take a drive through the service; the command gets them as `run: RunOptions`."""
+
+    @functools.wraps(command)
+    def collected(
+        *args: Any,
+        model: str | None,
+        queue_url: str | None,
+        placement: str | None,
+        config_name: str | None,
+        overrides: tuple[str, ...],
+        address: str | None,
+        record: Path | None,
+        pictures: Path | None,
+        wait_for_consumer: bool,
+        as_json: bool,
+        quiet: bool,
+        **own: Any,
+    ) -> Any:
+        run = RunOptions(
+            config=service_config(config_name, overrides, model=model, queue_url=queue_url, placement=placement),
+            address=address,
+            record=record,
+            pictures=pictures,
+            wait_for_consumer=wait_for_consumer,
+            as_json=as_json,
+            quiet=quiet,
+        )
+        return command(*args, run=run, **own)
+
+    folder = click.Path(path_type=Path)
+    with_options = service_options(output_options(collected))
+    for option in (
+        click.option("--wait-for-consumer", is_flag=True, help="Start when somebody is attached to the queue."),
+        click.option("--pictures", type=folder, metavar="DIR", help="Draw every tenth result as a PNG."),
+        click.option("--record", type=folder, metavar="DIR", help="Write the drive as a nuScenes root."),
+    ):
+        with_options = option(with_options)
+    return with_options
+
+
+def run_service(
+    source: Source, run: RunOptions, *, options: ReplayOptions, loop: bool = False, video: Path | None = None
+) -> RunSummary:
+    """Play a source through the service, shown and recorded as `run` says; the account of the last lap.
+
+    Raises what source, recorders, queue and engine raise.
+    """
+    with contextlib.ExitStack() as stack:
+        display = stack.enter_context(open_display(source, as_json=run.as_json, quiet=run.quiet))
+        recorders = stack.enter_context(_open_recorders(source, run, video))
+        queue, engine = stack.enter_context(open_service(run))
+        display.started(engine, run.config)
+        if run.wait_for_consumer:
+            _await_consumer(queue, display)
+        for summary in replay_laps(
+            source, engine, queue, run.config,
+            options=options, loop=loop, recorders=recorders, on_result=display.result,
+        ):  # fmt: skip
+            display.lap(summary)
+    return summary
+
+
+@contextlib.contextmanager
+def open_service(run: RunOptions) -> Iterator[tuple[ResultQueue, Engine]]:
+    """The queue that results go to and the engine that makes them."""
+    config = run.config
+    with (
+        contextlib.closing(open_queue(config.queue.url, config.queue)) as queue,
+        open_engine(config, address=run.address) as engine,
+    ):
+        yield queue, engine
+
+
+def exit_code(summary: RunSummary) -> int:
+    """0, 3 if messages or frames were lost, 1 if the run was interrupted."""
+    if summary.end.reason != "completed":
+        return EXIT_FAILED
+    return EXIT_LOSSES if any(summary.dropped[cause.value] for cause in LOSSES) else EXIT_DONE
+
+
+@contextlib.contextmanager
+def _open_recorders(source: Source, run: RunOptions, video: Path | None) -> Iterator[list[Recorder]]:
+    """Whatever writes down the run, closed in the end even where one cannot be opened."""
+    recorders: list[Recorder] = []
+    with contextlib.ExitStack() as stack:
+        if run.record:
+            recorders.append(stack.enter_context(contextlib.closing(open_recorder(run.record, source))))
+        if video:
+            frame_rate = _frame_rate(source.label_times_ns)
+            recorders.append(stack.enter_context(contextlib.closing(VideoFile(source, video, frames_per_s=frame_rate))))
+        if run.pictures:
+            folder = PictureFolder(source, run.pictures, every=PICTURE_EVERY)
+            recorders.append(stack.enter_context(contextlib.closing(folder)))
+        yield recorders
+
+
+def _frame_rate(times_ns: tuple[int, ...]) -> float:
+    """Reference times a second, so that a video plays at the pace of the world."""
+    return (len(times_ns) - 1) * 1e9 / (times_ns[-1] - times_ns[0]) if len(times_ns) > 1 else 10.0
+
+
+def _await_consumer(queue: ResultQueue, display: ReplayDisplay) -> None:
+    """Wait until somebody is subscribed. Raises QueueError after five minutes."""
+    display.note("waiting for a consumer")
+    deadline = time.monotonic() + CONSUMER_TIMEOUT_S
+    while not queue.has_consumer():
+        if time.monotonic() > deadline:
+            raise QueueError(
+                f"no consumer attached within {CONSUMER_TIMEOUT_S:.0f} s; start one with `perception consume`"
+            )
+        time.sleep(0.05)
