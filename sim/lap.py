@@ -50,7 +50,7 @@ class Lap:
         self._ahead_ns = ahead_ns
         self._rig: SensorRig = rig.sensor_rig
         weather = scenario.weather.resolve(np.random.default_rng([scenario.seed, WEATHER_STREAM]))
-        self._suite = SensorSuite(rig, world, weather, scenario.seed, threads=threads)
+        self.suite = SensorSuite(rig, world, weather, scenario.seed, threads=threads)
         self._faults = FaultInjector(scenario.fault_plan, self._rig, start_ns=0, seed=scenario.seed)
         end_ns = round(scenario.duration_s * 1e9)
         self._events = schedule(rig, 0, end_ns, scenario.seed, every=scenario.keep_every)
@@ -87,11 +87,11 @@ class Lap:
         return labels_at(self.world, reference_ns, self._rig, sweeps, scans, look=self._look)
 
     def close(self) -> None:
-        self._suite.close()
+        self.suite.close()
         self.world.close()
 
     def _look(self, boxes: Boxes) -> NDArray[np.float64]:
-        return visible_share(self.world, self._suite.caster, boxes, eye_of(self._rig))
+        return visible_share(self.world, self.suite.caster, boxes, eye_of(self._rig))
 
     def _out(self, waiting: tuple[int, int, AnyMessage]) -> AnyMessage:
         self.now_ns = waiting[0]
@@ -117,12 +117,12 @@ class Lap:
         if event.sensor == ROUTE_SENSOR:
             return route_command(self.world, event.capture_ns, event.arrival_ns)
         if event.sensor == EGO_SENSOR:
-            return self._suite.capture(event)
+            return self.suite.capture(event)
         known_ns = event.arrival_ns + self._ahead_ns
         self._look_ahead(known_ns + LOOK_AHEAD_NS)
         batch = [event, *(e for e in self._coming if e.capture_ns <= known_ns and self._is_to_render(e))]
         self._advance(max(e.capture_ns for e in batch))
-        for done_event, message in zip(batch, self._suite.capture_all(batch), strict=True):
+        for done_event, message in zip(batch, self.suite.capture_all(batch), strict=True):
             self._rendered[done_event] = message
             self._remember(message)
         return self._rendered.pop(event)

@@ -87,7 +87,7 @@ class CameraConfig(Settings):
     exposure_ms: Milliseconds = 0.0
     """Shutter time, for motion blur; 0 leaves it out."""
     edge_rays: Annotated[int, Field(ge=0, le=4)] = 2
-    """Further rays through pixels at edges, so that edges are smooth."""
+    """Further rays through pixels at edges, so that edges are smooth; 0 blends edges with what is beside them."""
     jpeg_quality: Annotated[int, Field(ge=10, le=100)] = 90
 
     @property

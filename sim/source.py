@@ -98,11 +98,16 @@ class SimulatorSource:
         return tuple(event.capture_ns for event in events if event.sensor == first.name)
 
     @property
-    def world(self) -> DrivenWorld:
-        """The world of the lap under way. Raises UsageError before `messages` was called."""
+    def lap(self) -> Lap:
+        """The lap under way. Raises UsageError before `messages` was called."""
         if self._lap is None:
             raise UsageError("the simulated world begins with messages()")
-        return self._lap.world
+        return self._lap
+
+    @property
+    def world(self) -> DrivenWorld:
+        """The world of the lap under way. Raises UsageError before `messages` was called."""
+        return self.lap.world
 
     def messages(self) -> Iterator[AnyMessage]:
         self.close()

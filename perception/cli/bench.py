@@ -41,6 +41,23 @@ def bench_pipeline_command(*, threads: int | None, seconds: float, rounds: int, 
     _show(bench_pipeline(drive, threads=threads or os.cpu_count() or 1, rounds=rounds), as_json)
 
 
+@bench.command("sim")
+@click.option("--scenario", default="dense", show_default=True, help="A scenario's name, or a .yaml file.")
+@click.option("--sim-set", "overrides", multiple=True, metavar="FIELD=VALUE", help="Change a field of the scenario.")
+@click.option("--seconds", type=click.FloatRange(min=3), default=20.0, show_default=True, help="Simulated time.")
+@click.option("--threads", type=click.IntRange(min=1), help="Sensors rendered side by side [default: all cores].")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def bench_sim_command(
+    *, scenario: str, overrides: tuple[str, ...], seconds: float, threads: int | None, as_json: bool
+) -> None:
+    """The simulator alone: how many frames a second, and what each sensor costs."""
+    from sim.bench import bench_simulator
+    from sim.scenario import load_scenario
+
+    chosen = load_scenario(scenario, [*overrides, f"duration_s={seconds}"])
+    _show(bench_simulator(chosen, threads=threads or os.cpu_count() or 1), as_json)
+
+
 @bench.command("nuscenes")
 @click.option("--rows", type=click.IntRange(min=100), default=2_600_000, show_default=True, help="Rows of sample_data.")
 @click.option(

@@ -103,7 +103,9 @@ class CameraSensor:
         open_sky = screen.open_sky(sight, renderer, moment)
         light = renderer.radiance(sight, moment, sunlit[sight.rows], open_sky[sight.rows])
         edge = screen.edges(face, light)
-        if len(edge) and len(self._edge_rays):
+        if not len(self._edge_rays):
+            light[:, edge] = screen.blend(edge, light)
+        elif len(edge):
             added = self._around(edge, face, sunlit, open_sky, poses, moment, time_ns)
             light[:, edge] = (light[:, edge] + added) / (len(self._edge_rays) + 1)
         return light, sight, moment

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sim.sensors.raycast import NO_HIT
 from sim.sensors.render import DOME, Moment, Renderer, Sight
 from sim.sensors.scene_caster import Rays, SceneCaster
-from sim.sensors.screen_loops import fill_between, find_edges, settle_shadows
+from sim.sensors.screen_loops import blend_with_neighbours, fill_between, find_edges, settle_shadows
 from sim.sensors.tiles import tile_order
 
 F32 = NDArray[np.float32]
@@ -54,6 +54,12 @@ class Screen:
         is_edge = np.zeros(len(self), dtype=bool)
         find_edges(self._index, face, light, _VISIBLE, is_edge)
         return np.flatnonzero(is_edge)
+
+    def blend(self, pixel: I64, light: F32) -> F32:
+        """Light (3, E) of pixels (E,), each spread over its neighbours as a lens does it."""
+        blended = np.empty((3, len(pixel)), dtype=np.float32)
+        blend_with_neighbours(self._index, self.row, self.column, pixel, light, blended)
+        return blended
 
     def cast_scenery(self, rays: Rays, caster: SceneCaster) -> tuple[F32, NDArray[np.int32]]:
         """Distance and surface (N,) of the scenery along the rays of all pixels: one of two is cast, and then those

@@ -108,3 +108,17 @@ def find_edges(index: I64, face: I64, light: F32, step: Number, is_edge: Bool) -
             if v > 0:
                 j = index[v - 1, u]
                 is_edge[i] |= face[i] != face[j] and abs(np.sqrt(light[1, j]) - here) > step * here
+
+
+@compiled
+def blend_with_neighbours(index: I64, row: I64, column: I64, pixel: I64, light: F32, out: F32) -> None:
+    """Light `out` (3, E) of pixels (E,) at rows and columns (N,), half their own and half of the four beside them."""
+    height, width = index.shape
+    for e in range(len(pixel)):
+        i = pixel[e]
+        v, u = row[i], column[i]
+        above, below = index[max(v - 1, 0), u], index[min(v + 1, height - 1), u]
+        left, right = index[v, max(u - 1, 0)], index[v, min(u + 1, width - 1)]
+        for color in range(3):
+            beside = light[color, above] + light[color, below] + light[color, left] + light[color, right]
+            out[color, e] = np.float32(0.5) * light[color, i] + np.float32(0.125) * beside
