@@ -16,6 +16,8 @@ COMMANDS = {
     "sim": "perception.cli.sim_loop:sim",
     "consume": "perception.cli.consume:consume",
     "inspect": "perception.cli.inspect_drive:inspect_drive",
+    "train": "perception.cli.train:train",
+    "eval": "perception.cli.eval:eval_command",
     "doctor": "perception.cli.doctor:doctor",
     "bench": "perception.cli.bench:bench",
 }
@@ -47,6 +49,8 @@ def cli() -> None:
 def main() -> None:
     """Entry point of the `perception` script. A SIGTERM ends it as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Threads of torch that wait for each other spin; where other processes want the cores too, shorter is much faster.
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.Exit as done:
