@@ -46,6 +46,8 @@ class AugmentConfig(Settings):
     """Random gain and offset of lidar intensity, so that another lidar's scale does no harm."""
     drop_points: Share = 0.1
     """Up to this share of a sweep's points is thrown away."""
+    jitter_m: NonNegativeFloat = 0.02
+    """Standard deviation of the noise on each coordinate of lidar points."""
     paste: Annotated[int, Field(ge=0, le=64)] = 0
     """Objects pasted from other frames of the batch (lidar and radar points and, where they fit, image patches)."""
     paste_until: Share = 0.8
@@ -105,7 +107,7 @@ class OptimiserConfig(Settings):
 
 
 class TrainingConfig(Settings):
-    name: str
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     """Names the run: `out/training/NAME` holds its checkpoints, logs and metrics."""
     model: str = "tiny"
     """A preset's name, or a checkpoint to start from."""
@@ -121,9 +123,13 @@ class TrainingConfig(Settings):
     """Optimiser steps in all; the schedules stretch over these."""
     batch_size: PositiveInt = 8
     """Over all processes together."""
+    micro_batch: PositiveInt | None = None
+    """Frames a process takes through the network at once; their gradients are added up. None: its whole share."""
     checkpoint_every: PositiveInt = 100
     """Steps between states that a killed run resumes from."""
     validate_every: PositiveInt = 500
+    validation_frames: PositiveInt = 80
+    """Frames of a validation, evenly spread; with sensors missing a quarter of them."""
     patience: PositiveInt | None = None
     """Validations without a better NDS after which the run ends; None: never."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -133,4 +139,4 @@ class TrainingConfig(Settings):
     """Threads of torch; 0: all cores."""
     processes: PositiveInt = 1
     """Training processes (Ray Train where there are several)."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
