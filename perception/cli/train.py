@@ -1,0 +1,142 @@
+"""`perception train`: a network from labelled drives."""
+
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from perception.cli.main import EXIT_DONE, EXIT_FAILED
+from perception.cli.options import output_options
+from perception.config.load import load_settings
+from perception.config.paths import find_config
+from perception.config.training import TrainingConfig
+from perception.core.errors import UsageError
+from perception.runtime.training_run import RunAccount, run_gate, run_training
+from perception.training.gates import GATES, GateReport
+from perception.training.log import TrainingDisplay, open_training_display
+from perception.training.trainer import Ending
+
+RUNS = Path("out/training")
+
+
+@click.command("train")
+@click.argument("config_name", metavar="CONFIG", required=False)
+@click.option("--set", "overrides", multiple=True, metavar="a.b=c", help="Change one setting; repeatable.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Save and stop after so long.")
+@click.option("--resume/--fresh", default=True, help="Go on where the run stopped [default], or throw it away first.")
+@click.option("--gate", type=click.Choice(["overfit", "base", "gradients"]), help="Check that learning works at all.")
+@click.option("--size", type=click.Choice(["full", "small"]), default="full", show_default=True, help="Of the gate.")
+@click.option("--profile", is_flag=True, help="Print where the time of the steps went.")
+@output_options
+@click.pass_context
+def train(
+    ctx: click.Context,
+    *,
+    config_name: str | None,
+    overrides: tuple[str, ...],
+    minutes: float | None,
+    resume: bool,
+    gate: str | None,
+    size: str,
+    profile: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Train a network as CONFIG says: a YAML file, or the name of a shipped one.
+
+    A run is kept in out/training/NAME. Interrupted (Ctrl-C, kill, --minutes) it goes on when it is called again. A
+    --gate brings a CONFIG of its own.
+    """
+    judged = GATES.get(f"{gate}-{size}", GATES.get(gate)) if gate else None
+    name = config_name or (judged.config if judged else None)
+    if name is None:
+        raise UsageError("train needs a CONFIG: a YAML file or a shipped name such as tiny; docs/training.md shows how")
+    config = load_settings(TrainingConfig, find_config("training", name), overrides)
+    folder = RUNS / config.name
+    account: RunAccount | None = None
+    report: GateReport | None = None
+    with open_training_display(quiet=quiet or as_json) as display, _stop_request(display) as should_stop:
+        if judged is None or judged.trains:
+            account = run_training(
+                config,
+                folder,
+                display,
+                until_s=minutes and minutes * 60,
+                should_stop=should_stop,
+                resume=resume,
+                exact_times=profile,
+            )
+        if judged is not None and (account is None or account.ending is not Ending.PAUSED):
+            report = run_gate(config, judged, folder)
+    if as_json:
+        click.echo(json.dumps(_as_json(account, report)))
+    elif not quiet:
+        _show(account, report, profile=profile)
+    ctx.exit(EXIT_FAILED if report is not None and not report.is_passed else EXIT_DONE)
+
+
+@contextmanager
+def _stop_request(display: TrainingDisplay) -> Iterator[Callable[[], bool]]:
+    """A question that becomes true with the first Ctrl-C or SIGTERM, so that a step is never cut in two; a second one
+    interrupts as ever."""
+    asked = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def request(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            signal.default_int_handler(number, frame)
+        asked.set()
+        display.note("stopping after this step; once more to stop at once")
+
+    for number in before:
+        signal.signal(number, request)
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _as_json(account: RunAccount | None, report: GateReport | None) -> dict[str, Any]:
+    values = account.to_dict() if account else {}
+    if report is not None:
+        checks = [
+            {"name": check.name, "value": check.value, "least": check.least, "passed": check.is_passed}
+            for check in report.checks
+        ]
+        values |= {"passed": report.is_passed, "checks": checks, "scores": report.scores}
+    return values
+
+
+def _show(account: RunAccount | None, report: GateReport | None, *, profile: bool) -> None:
+    if account is not None:
+        done, best = account.progress, account.progress.best_nds
+        click.echo(
+            f"{account.ending}: {done.step} of {account.steps} steps, {done.samples} samples, {done.seconds:.0f} s"
+        )
+        if best is not None:
+            click.echo(f"best NDS {best:.3f} after {done.best_step} steps")
+        if account.ending is Ending.PAUSED:
+            click.echo("call it again to go on")
+        if profile:
+            Console().print(_stage_table(account))
+        click.echo(f"weights: {account.checkpoint}; try them with")
+        click.echo(f"  perception replay DRIVE --model {account.checkpoint}")
+    for check in report.checks if report else ():
+        verdict = "passed" if check.is_passed else "FAILED"
+        click.echo(f"{verdict}  {check.name}: {check.value:.3f} (at least {check.least:g})")
+
+
+def _stage_table(account: RunAccount) -> Table:
+    table = Table("stage", "seconds", "ms a sample", "samples/s", title="Where the time went")
+    for name, row in account.stages.items():
+        table.add_row(name, f"{row['seconds']:.2f}", f"{row['ms_per_sample']:.1f}", f"{row['samples_per_s']:.1f}")
+    return table
