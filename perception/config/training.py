@@ -10,7 +10,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class DataConfig(Settings):
-    """Where training frames come from. Drives are whatever `perception replay` opens, the simulator (`sim:`) included."""
+    """Where training frames come from. Drives are whatever `perception replay` opens, `sim:` included."""
 
     drives: tuple[str, ...]
     """Paths of labelled drives; a pattern with * stands for every path that fits."""

@@ -28,8 +28,8 @@ class TrainingFrame:
     lidar_points: (P, 5) as `LIDAR_FIELDS`, the sweeps one after the other; lidar_count: (L,) int64 points of each;
     lidar_age_s: (L,). radar_points: (R, 7) as `RADAR_FIELDS`; radar_age_s: mean age, None without a radar.
     ego: (E,) as `EGO_FIELDS`.
-    class_index: (M,) int64. boxes: (M, 10) as `BOX_FIELDS`, velocity nan where not known. attribute_index: (M,) int64, -1
-    for none. path_m: (S, 2) where the ego went; path_known: (S,) bool. target_speed_mps: nan where not known.
+    class_index: (M,) int64. boxes: (M, 10) as `BOX_FIELDS`, velocity nan where not known. attribute_index: (M,) int64,
+    -1 for none. path_m: (S, 2) where the ego went; path_known: (S,) bool. target_speed_mps: nan where not known.
     drivable: (G, G) bool, rows along x and columns along y as the network's cells, None where not known.
     """
 
