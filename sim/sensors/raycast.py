@@ -1,11 +1,9 @@
-"""Casting rays into triangles: one small interface, Embree behind it by way of Open3D or embreex.
+"""Casting rays into triangles: one small interface, Embree behind it by its own library or by way of Open3D.
 
 Rays are (N, 6) float32: origin, unit direction. A ray caster never changes after it was built and may be used from
 several threads.
 """
 
-import importlib
-import importlib.util
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 
 from perception.core.errors import ConfigError
 from perception.core.open3d_loader import load_open3d
+from sim.sensors.embree import EmbreeCaster, find_library
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
@@ -39,7 +38,7 @@ RayCasterFactory = Callable[[F32, U32], RayCaster]
 
 
 class Open3DCaster:
-    """Embree 4 through Open3D's RaycastingScene, one thread a call: callers run sensors side by side."""
+    """Embree 4 through Open3D's RaycastingScene, one thread a call."""
 
     def __init__(self, vertices_m: F32, triangles: U32) -> None:
         self._open3d = load_open3d()
@@ -65,44 +64,18 @@ class Open3DCaster:
         return self._open3d.core.Tensor.from_numpy(np.ascontiguousarray(array, dtype=dtype))
 
 
-class EmbreexCaster:
-    """Embree through embreex, 14 MB instead of Open3D's 100: for machines where Open3D cannot go."""
-
-    def __init__(self, vertices_m: F32, triangles: U32) -> None:
-        self._scene = importlib.import_module("embreex.rtcore_scene").EmbreeScene()
-        self._is_empty = len(triangles) == 0
-        if not self._is_empty:
-            mesh = importlib.import_module("embreex.mesh_construction").TriangleMesh
-            self._mesh = mesh(self._scene, np.ascontiguousarray(vertices_m), triangles.astype(np.int32))
-
-    def nearest(self, rays: F32) -> tuple[F32, I32]:
-        if self._is_empty or len(rays) == 0:
-            return _nothing(len(rays))
-        origins, directions = np.ascontiguousarray(rays[:, :3]), np.ascontiguousarray(rays[:, 3:])
-        answer = self._scene.run(origins, directions, query="INTERSECT", output=True)
-        triangle: I32 = answer["primID"]
-        distance: F32 = np.where(triangle >= 0, answer["tfar"], np.float32(np.inf))
-        return distance, triangle
-
-    def is_blocked(self, rays: F32) -> Bool:
-        return np.isfinite(self.nearest(rays)[0])
-
-
-RAY_CASTERS: Final[dict[str, RayCasterFactory]] = {"open3d": Open3DCaster, "embreex": EmbreexCaster}
+RAY_CASTERS: Final[dict[str, RayCasterFactory]] = {"embree": EmbreeCaster, "open3d": Open3DCaster}
 
 
 def ray_caster_factory(name: str = "auto") -> RayCasterFactory:
-    """The ray caster of that name; `auto` takes Open3D, or embreex where Open3D cannot be imported.
+    """The ray caster of that name; `auto` takes Embree's own library, or Open3D where that is not installed.
 
-    Raises ConfigError on an unknown name and where none can be imported.
+    Raises ConfigError on an unknown name and where none can be loaded.
     """
     if name == "auto":
-        try:
-            load_open3d()
-        except ConfigError:
-            if importlib.util.find_spec("embreex") is None:
-                raise
-            return EmbreexCaster
+        if find_library() is not None:
+            return EmbreeCaster
+        load_open3d()
         return Open3DCaster
     if name not in RAY_CASTERS:
         raise ConfigError(f"unknown ray caster {name!r}; known: auto, {', '.join(RAY_CASTERS)}")
