@@ -10,8 +10,9 @@ import pytest
 from perception.runtime.cluster import ray_cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray() -> Iterator[None]:
+    """A Ray for the tests of one file; others start their own, and a process holds one at a time."""
     with ray_cluster():
         yield
 
