@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from perception.core.cameras import Projection
 from perception.core.errors import DriveError
 from perception.core.labels import Labels
-from perception.core.messages import AnyMessage, CameraFrame, EgoState, LidarSweep, RadarScan, SweepMotion
-from perception.core.results import PerceptionResult
+from perception.core.messages import CameraFrame, EgoState, LidarSweep, RadarScan, SweepMotion
+from perception.core.ports import Recorded
 from perception.core.rig import SensorRig
 from perception.recorders.nuscenes_counts import count_points
 from perception.recorders.nuscenes_drive import (
@@ -85,7 +85,7 @@ class NuScenesRecorder:
         self._corner_m = np.append(mask.corner_m, 0.0)
         write_file(self._root / "maps" / f"{map_token(self._drive)}.png", mask.png())
 
-    def write(self, item: AnyMessage | PerceptionResult | Labels) -> None:
+    def write(self, item: Recorded) -> None:
         if isinstance(item, EgoState):
             if item.world_SE3_ego is not None:
                 map_SE3_ego = item.world_SE3_ego.copy()

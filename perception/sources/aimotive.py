@@ -27,7 +27,8 @@ from perception.core.messages import AnyMessage, Unreadable
 from perception.core.rig import Modality, Sensor, SensorRig
 from perception.core.taxonomy import CLASS_INDEX, NO_ATTRIBUTE, NO_CLASS
 from perception.sources.aimotive_files import read_scan, read_sensors, read_sweep
-from perception.sources.arrival import Pending, arrival_span, in_arrival_order
+from perception.sources.arrival import Pending
+from perception.sources.folder_drive import FolderDrive
 from perception.sources.payloads import MAX_POINT_OFFSET_NS, choose_scene, load_camera_frame, numbered_files, read_json
 
 NOMINAL_HZ = 15.0
@@ -86,12 +87,14 @@ class FrameBoxes(msgspec.Struct, frozen=True):
     CapturedObjects: list[Box]
 
 
-class AiMotiveSource:
+class AiMotiveSource(FolderDrive):
     """One session.
 
     root: its folder, or one that holds session folders. scene: the name of one of those, default the first.
     Raises DriveError where the calibration is broken or no frame has a time.
     """
+
+    DATA_SET = "aimotive"
 
     def __init__(self, root: Path | str, *, scene: str | None = None, latency: LatencyConfig | None = None) -> None:
         self._folder, scene_notes = _session_folder(Path(root), scene)
@@ -107,28 +110,9 @@ class AiMotiveSource:
         self._notes = (*scene_notes, *self._build_notes())
 
     @property
-    def drive_id(self) -> str:
-        return f"aimotive/{self._folder.name}"
-
-    @property
-    def rig(self) -> SensorRig:
-        return self._rig
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return self._notes
-
-    @property
-    def span_ns(self) -> tuple[int, int]:
-        return arrival_span(self._pending)
-
-    @property
     def label_times_ns(self) -> tuple[int, ...]:
         """Reference times that have a readable file of boxes, rising."""
         return tuple(sorted(self._times_ns[frame] for frame in self._is_timed))
-
-    def messages(self) -> Iterator[AnyMessage]:
-        return in_arrival_order(self._pending)
 
     def labels(self, reference_ns: int) -> Labels | None:
         """Boxes of the frame stamped `reference_ns`; velocities are nan. Raises PayloadError where they are broken."""
@@ -137,9 +121,6 @@ class AiMotiveSource:
             return None
         path = _box_path(self._folder, frame)
         return _labels(path, read_json(path, FrameBoxes, PayloadError).CapturedObjects, reference_ns)
-
-    def close(self) -> None:
-        """Nothing is held open."""
 
     def _all_pending(self) -> Iterator[Pending]:
         delays = {

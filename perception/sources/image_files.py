@@ -15,16 +15,21 @@ def read_image(path: Path) -> bytes:
     Decoders fill the missing part of a cut JPEG with grey and report success; only its end marker tells.
     """
     data = read_payload(path)
+    check_image(path, data)
+    return data
+
+
+def check_image(where: Path | str, data: bytes) -> None:
+    """Raise PayloadError, naming `where`, unless `data` is a whole JPEG or PNG."""
     tail = data[-4096:].rstrip(b"\0")[-_TAIL_BYTES:]
     if data.startswith(_JPEG_START):
         is_whole = _JPEG_END in tail
     elif data.startswith(_PNG_START):
         is_whole = _PNG_END in tail
     else:
-        raise PayloadError(f"{path}: neither JPEG nor PNG (starts with {data[:4]!r})")
+        raise PayloadError(f"{where}: neither JPEG nor PNG (starts with {data[:4]!r})")
     if not is_whole:
-        raise PayloadError(f"{path}: the image is cut short after {len(data)} bytes")
-    return data
+        raise PayloadError(f"{where}: the image is cut short after {len(data)} bytes")
 
 
 def read_payload(path: Path) -> bytes:

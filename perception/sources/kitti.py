@@ -21,7 +21,8 @@ from perception.core.labels import UNKNOWN_COUNT, Labels
 from perception.core.messages import AnyMessage, CameraFrame, LidarSweep, SweepMotion, Unreadable
 from perception.core.rig import Modality, Sensor, SensorRig
 from perception.core.taxonomy import ATTRIBUTE_INDEX, CLASS_INDEX, NO_ATTRIBUTE, NO_CLASS
-from perception.sources.arrival import Pending, arrival_span, in_arrival_order
+from perception.sources.arrival import Pending
+from perception.sources.folder_drive import FolderDrive
 from perception.sources.image_files import read_image
 from perception.sources.kitti_files import Calibration, LabelRow, read_calibration, read_label_rows, read_velodyne
 from perception.sources.payloads import choose_scene, image_size, load_camera_frame, numbered_files
@@ -46,12 +47,14 @@ _IMAGE, _SWEEP = r"(\d{6})\.png", r"(\d{6})\.bin"
 _SPLITS = ("training", "testing")
 
 
-class KittiSource:
+class KittiSource(FolderDrive):
     """One split of the object benchmark as a drive of nominal 10 Hz.
 
     root: the folder that holds `training` or `testing`, or one of those. scene: which of the two, default `training`.
     Raises DriveError where no frame has a calibration and an image that can be read.
     """
+
+    DATA_SET = "kitti"
 
     def __init__(self, root: Path | str, *, scene: str | None = None, latency: LatencyConfig | None = None) -> None:
         self._folder, scene_notes = _split_folder(Path(root), scene)
@@ -66,28 +69,9 @@ class KittiSource:
         self._notes = (*scene_notes, *_notes(first, mount, self._calibrations))
 
     @property
-    def drive_id(self) -> str:
-        return f"kitti/{self._folder.name}"
-
-    @property
-    def rig(self) -> SensorRig:
-        return self._rig
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return self._notes
-
-    @property
-    def span_ns(self) -> tuple[int, int]:
-        return arrival_span(self._pending)
-
-    @property
     def label_times_ns(self) -> tuple[int, ...]:
         """Times of the frames that have a label file, rising."""
         return tuple(i * PERIOD_NS for i, k in enumerate(self._frames) if self._path("label_2", k, "txt").is_file())
-
-    def messages(self) -> Iterator[AnyMessage]:
-        return in_arrival_order(self._pending)
 
     def labels(self, reference_ns: int) -> Labels | None:
         """Objects of the frame at `reference_ns`, placed with its own calibration; velocities are nan.
@@ -106,9 +90,6 @@ class KittiSource:
             raise calibration
         ego_SE3_rectified = EGO_SE3_VELODYNE @ invert(calibration.rectified_SE3_velodyne)
         return _labels(read_label_rows(path), reference_ns, f"{k:06d}", ego_SE3_rectified)
-
-    def close(self) -> None:
-        """Nothing is held open."""
 
     def _path(self, folder: str, k: int, suffix: str) -> Path:
         return self._folder / folder / f"{k:06d}.{suffix}"

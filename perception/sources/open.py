@@ -86,6 +86,42 @@ class SyntheticFormat:
         return SyntheticSource(seed=int(values["seed"]), duration_s=values["duration"], latency=options.latency)
 
 
+class BagFormat:
+    """Bags of ROS 2 and ROS 1: a file or a folder, with `?topics=FILE` behind it where a mapping lies elsewhere."""
+
+    markers = ("*.mcap (with messages of ROS)", "*.db3", "*.bag")
+
+    def detect(self, path: str) -> bool:
+        if not path_exists(path.partition("?topics=")[0]):
+            return False
+        from perception.sources.rosbag import is_bag
+
+        return is_bag(path)
+
+    def open(self, path: str, options: OpenOptions) -> Source:
+        from perception.sources.rosbag import RosbagSource
+
+        return RosbagSource(path, scene=options.scene)
+
+
+class McapFormat:
+    """Drives that `perception.recorders.mcap` wrote: a file, or a folder with the files of one recording."""
+
+    markers = ("*.mcap (recorded by perception)",)
+
+    def detect(self, path: str) -> bool:
+        if not path_exists(path):
+            return False
+        from perception.sources.mcap import is_drive
+
+        return is_drive(Path(path))
+
+    def open(self, path: str, options: OpenOptions) -> Source:
+        from perception.sources.mcap import McapSource
+
+        return McapSource(path, scene=options.scene)
+
+
 SOURCES: dict[str, SourceFormat] = {
     "synthetic": SyntheticFormat(),
     "nuscenes": FolderFormat(
@@ -108,6 +144,18 @@ SOURCES: dict[str, SourceFormat] = {
         "KittiSource",
         ("training/calib", "testing/calib", "calib/*.txt"),
     ),
+    "kitti_raw": FolderFormat(
+        "perception.sources.kitti_raw",
+        "KittiRawSource",
+        ("oxts/data", "velodyne_points/data", "*/oxts/data", "*/velodyne_points/data", "*/*/velodyne_points/data"),
+    ),
+    "av2": FolderFormat(
+        "perception.sources.av2",
+        "Argoverse2Source",
+        ("city_SE3_egovehicle.feather", "*/city_SE3_egovehicle.feather"),
+    ),
+    "rosbag": BagFormat(),
+    "mcap": McapFormat(),
 }
 
 
@@ -166,6 +214,10 @@ def _format(name: str) -> SourceFormat:
 
 
 def _looked_for() -> str:
-    lines = [f"  {name}: {', '.join(f.markers)}" for name, f in SOURCES.items() if isinstance(f, FolderFormat)]
+    lines = [
+        f"  {name}: {', '.join(f.markers)}"
+        for name, f in SOURCES.items()
+        if isinstance(f, FolderFormat | BagFormat | McapFormat)
+    ]
     lines += [f"  {name}: as its own reader decides" for name in known_formats() if name not in SOURCES]
     return "\n".join(lines)

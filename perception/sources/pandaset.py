@@ -25,7 +25,8 @@ from perception.core.geometry import invert, rotation_log, se3_from_yaw, transfo
 from perception.core.labels import Labels
 from perception.core.messages import AnyMessage, EgoState, LidarSweep, SweepMotion, Unreadable
 from perception.core.rig import Modality, Sensor, SensorRig
-from perception.sources.arrival import Pending, arrival_span, in_arrival_order
+from perception.sources.arrival import Pending
+from perception.sources.folder_drive import FolderDrive
 from perception.sources.image_files import read_image
 from perception.sources.pandaset_cuboids import read_labels
 from perception.sources.pandaset_files import (
@@ -64,12 +65,14 @@ NOMINAL_HEIGHT_M = 0.32
 """Height of the origin of the poses above the road, where no sweep tells; measured on sequence 002."""
 
 
-class PandaSetSource:
+class PandaSetSource(FolderDrive):
     """One sequence.
 
     root: its folder, or one that holds sequence folders. scene: the name of one of those (`002`), default the first.
     Raises DriveError where poses, times or intrinsics are missing or contradict each other.
     """
+
+    DATA_SET = "pandaset"
 
     def __init__(self, root: Path | str, *, scene: str | None = None, latency: LatencyConfig | None = None) -> None:
         self._folder, scene_notes = _sequence_folder(Path(root), scene)
@@ -93,28 +96,9 @@ class PandaSetSource:
         self._notes = (*scene_notes, *self._build_notes(height_note))
 
     @property
-    def drive_id(self) -> str:
-        return f"pandaset/{self._folder.name}"
-
-    @property
-    def rig(self) -> SensorRig:
-        return self._rig
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return self._notes
-
-    @property
-    def span_ns(self) -> tuple[int, int]:
-        return arrival_span(self._pending)
-
-    @property
     def label_times_ns(self) -> tuple[int, ...]:
         """Reference times that have a file of cuboids, rising."""
         return tuple(time for time, k in sorted(self._frame_of.items()) if self._cuboids(k).is_file())
-
-    def messages(self) -> Iterator[AnyMessage]:
-        return in_arrival_order(self._pending)
 
     def labels(self, reference_ns: int) -> Labels | None:
         """Cuboids of the frame stamped `reference_ns`. Raises PayloadError where their file cannot be read.
@@ -130,9 +114,6 @@ class PandaSetSource:
             if 0 <= other < len(self._poses.times_ns) and self._cuboids(other).is_file()
         ]
         return read_labels(self._cuboids(k), reference_ns, neighbours, invert(self._world_SE3_ego(reference_ns)))
-
-    def close(self) -> None:
-        """Nothing is held open."""
 
     def _cuboids(self, k: int) -> Path:
         return self._folder / "annotations" / "cuboids" / f"{k:02d}.pkl.gz"

@@ -39,7 +39,7 @@ def read_json(path: Path, kind: type[T], error: type[PerceptionError] = DriveErr
         raise error(f"{path}: not valid JSON ({cause})") from cause
 
 
-def finite_rows(path: Path, columns: NDArray[Any]) -> NDArray[Any]:
+def finite_rows(path: Path | str, columns: NDArray[Any]) -> NDArray[Any]:
     """The rows (M, C) of `columns` (N, C), a position first, that are finite and within `MAX_DISTANCE_M`.
 
     Raises PayloadError where none is left.
@@ -50,15 +50,15 @@ def finite_rows(path: Path, columns: NDArray[Any]) -> NDArray[Any]:
     return columns if np.all(is_finite) else columns[is_finite]
 
 
-def point_offsets(path: Path, offsets_ns: NDArray[np.float64]) -> NDArray[np.int32]:
+def point_offsets(path: Path | str, offsets_ns: NDArray[np.float64]) -> NDArray[np.int32]:
     """Point times relative to their stamp, (N,) float64, as int32. Raises PayloadError where one is seconds away."""
     worst = float(np.max(np.abs(offsets_ns), initial=0.0))
-    if worst > MAX_POINT_OFFSET_NS:
+    if not worst <= MAX_POINT_OFFSET_NS:
         raise PayloadError(f"{path}: a point lies {worst / 1e9:.3g} s from the time of its frame")
     return np.rint(offsets_ns).astype(np.int32)
 
 
-def image_size(path: Path, data: bytes) -> tuple[int, int]:
+def image_size(path: Path | str, data: bytes) -> tuple[int, int]:
     """(width, height) in pixels from the header of a JPEG or PNG. Raises PayloadError where it has none.
 
     JPEG: ITU-T T.81, B.2.2 (frame header); PNG: the IHDR chunk.
@@ -84,7 +84,7 @@ def load_camera_frame(
     try:
         data = read_image(path)
         if camera is not None:
-            _check_size(path, image_size(path, data), (camera.width_px, camera.height_px))
+            check_size(path, image_size(path, data), (camera.width_px, camera.height_px))
     except PayloadError as error:
         return Unreadable(sensor=sensor.name, capture_ns=capture_ns, arrival_ns=arrival_ns, error=str(error))
     return CameraFrame(
@@ -92,7 +92,8 @@ def load_camera_frame(
     )
 
 
-def _check_size(path: Path, size: tuple[int, int], calibrated: tuple[int, int]) -> None:
+def check_size(path: Path | str, size: tuple[int, int], calibrated: tuple[int, int]) -> None:
+    """Raise PayloadError unless an image of `size` (width, height) fits its calibration."""
     if size != calibrated:
         raise PayloadError(
             f"{path}: the image is {size[0]}x{size[1]}, its calibration for {calibrated[0]}x{calibrated[1]}"

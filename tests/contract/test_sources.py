@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,12 +12,20 @@ import pytest
 from perception.core.messages import EGO_SENSOR, ROUTE_SENSOR, CameraFrame, LidarSweep, RadarScan
 from perception.core.ports import Source
 from perception.core.rig import Modality
+from perception.recorders.mcap_files import Rotation
 from perception.recorders.nuscenes import NuScenesRecorder
 from perception.sources.memory import MemorySource
 from perception.sources.open import open_drive
 from perception.sources.synthetic import SyntheticSource
+from tests.unit.plain_folder_drive import open_plain_folder, write_plain_folder
+from tests.unit.small_av2 import write_log
+from tests.unit.small_bag import logged_drive, write_bag
+from tests.unit.small_kitti_raw import write_drive
+from tests.unit.small_mcap import record_drive
 
-RECORDED = ("aimotive-night", "pandaset-002", "nuscenes-mini-1kf", "kitti-object")
+RECORDED = ("aimotive-night", "pandaset-002", "nuscenes-mini-1kf", "kitti-object", "av2-7fab2350")
+BAGS = ("ros1", "sqlite3", "mcap")
+UNLABELLED = (*BAGS, "plain")
 KIND = {CameraFrame: Modality.CAMERA, LidarSweep: Modality.LIDAR, RadarScan: Modality.RADAR}
 
 
@@ -41,11 +50,55 @@ def _nuscenes(folder: Path) -> Source:
     return open_drive(str(folder / "root"))
 
 
-@pytest.fixture(params=["synthetic", "memory", "nuscenes", *RECORDED])
+def _bag(folder: Path, kind: str) -> Source:
+    made = SyntheticSource(seed=3, duration_s=0.5)
+    return open_drive(str(write_bag(folder, kind, logged_drive(kind, made.rig, made.messages()))))
+
+
+def _av2(folder: Path) -> Source:
+    return open_drive(str(write_log(folder)))
+
+
+def _kitti_raw(folder: Path) -> Source:
+    return open_drive(str(write_drive(folder)))
+
+
+def _plain(folder: Path) -> Source:
+    """The worked example of the docs."""
+    return open_plain_folder(write_plain_folder(folder / "drive"))
+
+
+def _mcap(folder: Path) -> Source:
+    path = folder / "drive.mcap"
+    record_drive(SyntheticSource(seed=3, duration_s=1.0), path)
+    return open_drive(str(path))
+
+
+def _rotated(folder: Path) -> Source:
+    files = record_drive(
+        SyntheticSource(seed=3, duration_s=1.0), folder / "drive.mcap", rotation=Rotation(max_ns=300_000_000)
+    )
+    assert len(files) == 4
+    return open_drive(str(folder))
+
+
+MAKERS: dict[str, Callable[[Path], Source]] = {
+    "synthetic": _synthetic,
+    "memory": _memory,
+    "nuscenes": _nuscenes,
+    "av2": _av2,
+    "kitti_raw": _kitti_raw,
+    "recorded": _mcap,
+    "recorded in parts": _rotated,
+    "plain": _plain,
+    **{kind: partial(_bag, kind=kind) for kind in BAGS},
+}
+
+
+@pytest.fixture(params=[*MAKERS, *RECORDED])
 def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Source]:
-    makers: dict[str, Callable[[Path], Source]] = {"synthetic": _synthetic, "memory": _memory, "nuscenes": _nuscenes}
-    if request.param in makers:
-        made = makers[request.param](tmp_path)
+    if request.param in MAKERS:
+        made = MAKERS[request.param](tmp_path)
     else:
         made = open_drive(str(request.getfixturevalue("drive_data") / request.param))
     with contextlib.closing(made):
@@ -96,6 +149,7 @@ def test_a_second_lap_is_the_same(source: Source) -> None:
             assert np.array_equal(one.points_m, other.points_m)
 
 
+@pytest.mark.parametrize("source", [name for name in (*MAKERS, *RECORDED) if name not in UNLABELLED], indirect=True)
 def test_labels_are_at_their_times(source: Source) -> None:
     captures = {message.capture_ns for message in source.messages()}
     assert source.label_times_ns
