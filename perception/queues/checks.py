@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from perception.core.errors import QueueError
 from perception.core.geometry import is_rotation, se3_from_quaternion
 from perception.core.ports import QueueItem
-from perception.core.results import EndOfRun, PerceptionResult, Provenance
+from perception.core.results import Detections, EndOfRun, PathHints, PerceptionResult, Provenance
 from perception.core.taxonomy import ATTRIBUTES, CLASSES
 
 MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
@@ -33,6 +33,12 @@ def check_item(item: QueueItem) -> None:
         _check_result(item)
 
 
+def check_size(name: str, size: int, limit: int) -> None:
+    """Raise QueueError where there are more than `limit`."""
+    if size > limit:
+        raise QueueError(f"{name} has {size} entries; at most {limit} are taken")
+
+
 def read_pose(position_m: Sequence[float], quaternion_wxyz: Sequence[float]) -> NDArray[np.float64]:
     """The transform (4, 4) that a position and a unit quaternion stand for. Raises ValueError where they are none."""
     if len(position_m) != 3 or len(quaternion_wxyz) != 4:
@@ -48,12 +54,11 @@ def _check_result(result: PerceptionResult) -> None:
     _check_int64("published_ns", result.published_ns)
     _check_detections(result)
     hints = result.path_hints
-    _check_size("path_hints", hints.waypoints_m.size // 2, MAX_WAYPOINTS)
-    for name in ("confidence", "waypoints_m", "times_s"):
-        _check_finite(f"path_hints.{name}", getattr(hints, name))
+    check_size("path_hints", hints.waypoints_m.size // 2, MAX_WAYPOINTS)
+    _check_finite("path_hints", hints, ("confidence", "waypoints_m", "times_s"))
     _check_share("path_hints.confidence", hints.confidence)
     _check_number("target_speed_mps", hints.target_speed_mps)
-    _check_size("sensors", len(result.sensors), MAX_SENSORS)
+    check_size("sensors", len(result.sensors), MAX_SENSORS)
     for sensor in result.sensors:
         _check_text("sensors.name", sensor.name)
         _check_number(f"sensors.frequency_hz of {sensor.name}", sensor.frequency_hz)
@@ -65,9 +70,8 @@ def _check_result(result: PerceptionResult) -> None:
 
 def _check_detections(result: PerceptionResult) -> None:
     detections = result.detections
-    _check_size("detections", len(detections), MAX_DETECTIONS)
-    for name in ("score", "center_m", "size_m", "yaw_rad", "velocity_mps"):
-        _check_finite(f"detections.{name}", getattr(detections, name))
+    check_size("detections", len(detections), MAX_DETECTIONS)
+    _check_finite("detections", detections, ("score", "center_m", "size_m", "yaw_rad", "velocity_mps"))
     _check_share("detections.score", detections.score)
     _check_index("detections.label", detections.class_index, 0, len(CLASSES))
     _check_index("detections.attribute", detections.attribute_index, -1, len(ATTRIBUTES))
@@ -78,7 +82,8 @@ def _check_pose(world_SE3_ego: NDArray[np.float64] | None) -> None:
         return
     if world_SE3_ego.shape != (4, 4):
         raise QueueError(f"world_SE3_ego must be (4, 4), got {world_SE3_ego.shape}")
-    _check_finite("world_SE3_ego", world_SE3_ego)
+    if not np.isfinite(world_SE3_ego).all():
+        raise QueueError("world_SE3_ego must be finite in every row")
     if not is_rotation(world_SE3_ego[:3, :3]):
         raise QueueError("the rotation of world_SE3_ego is not orthonormal and right-handed")
 
@@ -92,15 +97,10 @@ def _check_provenance(provenance: Provenance) -> None:
 
 
 def _check_entries(name: str, entries: Mapping[str, int]) -> None:
-    _check_size(name, len(entries), MAX_ENTRIES)
+    check_size(name, len(entries), MAX_ENTRIES)
     for key, value in entries.items():
         _check_text(name, key)
         _check_int64(f"{name}.{key}", value)
-
-
-def _check_size(name: str, size: int, limit: int) -> None:
-    if size > limit:
-        raise QueueError(f"{name} has {size} entries; at most {limit} are taken")
 
 
 def _check_text(name: str, text: str) -> None:
@@ -127,9 +127,14 @@ def _check_number(name: str, value: float) -> None:
         raise QueueError(f"{name} must be finite, got {value}")
 
 
-def _check_finite(name: str, values: NDArray[np.floating]) -> None:
-    if not np.isfinite(values).all():
-        raise QueueError(f"{name} must be finite in every row")
+def _check_finite(name: str, holder: Detections | PathHints, columns: Sequence[str]) -> None:
+    values = [getattr(holder, column) for column in columns]
+    # All at once: each look at an array costs more than what is in it.
+    if np.isfinite(np.concatenate([column.ravel() for column in values])).all():
+        return
+    for column, numbers in zip(columns, values, strict=True):
+        if not np.isfinite(numbers).all():
+            raise QueueError(f"{name}.{column} must be finite in every row")
 
 
 def _check_share(name: str, values: NDArray[np.floating]) -> None:

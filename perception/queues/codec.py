@@ -1,9 +1,13 @@
 """Queue items as bytes: the protobuf messages of `perception_result.proto`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from google.protobuf import descriptor_pb2
+from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
+from google.protobuf.message_factory import GetMessageClass
 from numpy.typing import NDArray
 
 from perception.core.errors import QueueError
@@ -11,8 +15,6 @@ from perception.core.geometry import rotation_to_quaternion
 from perception.core.motion import MotionSource
 from perception.core.ports import QueueItem
 from perception.core.results import (
-    NO_TRACK,
-    Detections,
     EndOfRun,
     PathHints,
     PerceptionResult,
@@ -20,25 +22,49 @@ from perception.core.results import (
     SensorStatus,
 )
 from perception.core.rig import Modality
-from perception.core.taxonomy import ATTRIBUTE_INDEX, CLASS_INDEX, NO_ATTRIBUTE
 from perception.queues import perception_result_pb2 as pb
-from perception.queues.checks import MAX_PAYLOAD_BYTES, check_item, read_pose
+from perception.queues.checks import (
+    MAX_DETECTIONS,
+    MAX_ENTRIES,
+    MAX_PAYLOAD_BYTES,
+    MAX_SENSORS,
+    MAX_WAYPOINTS,
+    check_item,
+    check_size,
+    read_pose,
+)
+from perception.queues.detection_wire import pack_detections, read_detections
 
 SCHEMA = 1
+
+
+def _wire_item() -> Any:
+    """`QueueItem` with its detections left as bytes, for `detection_wire` to pack and read: the same on the wire."""
+    file = descriptor_pb2.FileDescriptorProto()
+    pb.DESCRIPTOR.CopyToProto(file)
+    result = next(message for message in file.message_type if message.name == "PerceptionResult")
+    detections = next(field for field in result.field if field.name == "detections")
+    detections.type = detections.TYPE_BYTES
+    detections.ClearField("type_name")
+    pool = DescriptorPool()
+    pool.Add(file)
+    return GetMessageClass(pool.FindMessageTypeByName("perception.v1.QueueItem"))
+
+
+WIRE_ITEM = _wire_item()
 
 
 def encode(item: QueueItem) -> bytes:
     """One item as a serialized `QueueItem`. Raises QueueError where `check_item` does."""
     check_item(item)
-    message = pb.QueueItem(schema=SCHEMA)
+    message = WIRE_ITEM(schema=SCHEMA)
     try:
         if isinstance(item, EndOfRun):
-            message.end_of_run.CopyFrom(
-                pb.EndOfRun(drive_id=item.drive_id, run_id=item.run_id, count=item.count, reason=item.reason)
-            )
+            end = message.end_of_run
+            end.drive_id, end.run_id, end.count, end.reason = item.drive_id, item.run_id, item.count, item.reason
         else:
             _fill_result(message.result, item)
-        return message.SerializeToString(deterministic=True)
+        return bytes(message.SerializeToString(deterministic=True))
     except (ValueError, TypeError) as error:
         raise QueueError(f"{item.drive_id}/{item.run_id}: the item does not fit the wire format: {error}") from None
 
@@ -51,7 +77,7 @@ def decode(payload: bytes) -> QueueItem:
     """
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise QueueError(f"a payload of {len(payload)} bytes is no result; at most {MAX_PAYLOAD_BYTES} are taken")
-    message = pb.QueueItem()
+    message = WIRE_ITEM()
     try:
         message.ParseFromString(payload)
     except DecodeError:
@@ -66,23 +92,13 @@ def decode(payload: bytes) -> QueueItem:
     return item
 
 
-def _fill_result(message: pb.PerceptionResult, result: PerceptionResult) -> None:
+def _fill_result(message: Any, result: PerceptionResult) -> None:
     message.drive_id = result.drive_id
     message.run_id = result.run_id
     message.sequence = result.sequence
     message.reference_ns = result.reference_ns
     message.published_ns = result.published_ns
-    for detection in result.detections:
-        message.detections.add(
-            label=detection.label,
-            score=detection.score,
-            center_m=detection.center_m,
-            size_m=detection.size_m,
-            yaw_rad=detection.yaw_rad,
-            velocity_mps=detection.velocity_mps,
-            attribute=detection.attribute,
-            track_id=detection.track_id,
-        )
+    message.detections.extend(pack_detections(result.detections))
     hints = result.path_hints
     times = hints.times_s.tolist()
     for confidence, waypoints in zip(hints.confidence.tolist(), hints.waypoints_m.tolist(), strict=True):
@@ -122,7 +138,18 @@ def _read_end(message: pb.EndOfRun) -> EndOfRun:
     return EndOfRun(drive_id=message.drive_id, run_id=message.run_id, count=message.count, reason=message.reason)
 
 
-def _read_result(message: pb.PerceptionResult) -> PerceptionResult:
+def _check_sizes(message: Any) -> None:
+    # Before anything is read: millions of empty parts fit into a payload, and to read them would take half a minute.
+    check_size("detections", len(message.detections), MAX_DETECTIONS)
+    check_size("path_hints", len(message.path_hints), MAX_WAYPOINTS)
+    check_size("path_hints", sum(len(hint.waypoints_m) for hint in message.path_hints), MAX_WAYPOINTS)
+    check_size("sensors", len(message.sensors), MAX_SENSORS)
+    check_size("provenance.stage_latency_ns", len(message.provenance.stage_latency_ns), MAX_ENTRIES)
+    check_size("provenance.dropped", len(message.provenance.dropped), MAX_ENTRIES)
+
+
+def _read_result(message: Any) -> PerceptionResult:
+    _check_sizes(message)
     try:
         return PerceptionResult(
             drive_id=message.drive_id,
@@ -130,46 +157,16 @@ def _read_result(message: pb.PerceptionResult) -> PerceptionResult:
             sequence=message.sequence,
             reference_ns=message.reference_ns,
             published_ns=message.published_ns,
-            detections=_read_detections(message.detections),
+            detections=read_detections(message.detections),
             path_hints=_read_hints(message.path_hints, message.target_speed_mps),
             sensors=tuple(_read_sensor(sensor) for sensor in message.sensors),
             world_SE3_ego=_read_pose(message),
             provenance=_read_provenance(message.provenance),
         )
-    except ValueError as error:
-        raise QueueError(f"result {message.sequence} of run {message.run_id!r} is malformed: {error}") from None
-
-
-def _read_detections(messages: Sequence[pb.Detection]) -> Detections:
-    columns: tuple[list[int], list[int], list[int]] = ([], [], [])
-    numbers: list[float] = []
-    for message in messages:
-        columns[0].append(_index("label", CLASS_INDEX, message.label))
-        columns[1].append(
-            _index("attribute", ATTRIBUTE_INDEX, message.attribute) if message.HasField("attribute") else NO_ATTRIBUTE
-        )
-        columns[2].append(message.track_id if message.HasField("track_id") else NO_TRACK)
-        center, size, velocity = message.center_m, message.size_m, message.velocity_mps
-        if len(center) != 3 or len(size) != 3 or len(velocity) != 2:
-            raise ValueError("a detection needs 3 numbers in center_m, 3 in size_m and 2 in velocity_mps")
-        numbers += (message.score, *center, *size, message.yaw_rad, *velocity)
-    rows = np.array(numbers, dtype=np.float32).reshape(len(messages), 10)
-    return Detections(
-        class_index=np.array(columns[0], dtype=np.int64),
-        score=rows[:, 0],
-        center_m=rows[:, 1:4],
-        size_m=rows[:, 4:7],
-        yaw_rad=rows[:, 7],
-        velocity_mps=rows[:, 8:10],
-        attribute_index=np.array(columns[1], dtype=np.int64),
-        track_id=np.array(columns[2], dtype=np.int64),
-    )
-
-
-def _index(field: str, known: dict[str, int], name: str) -> int:
-    if name not in known:
-        raise ValueError(f"{field} {name[:40]!r} is none of {', '.join(known)}")
-    return known[name]
+    except (ValueError, DecodeError) as error:
+        # Cut, because both hold text of the sender's, which may be megabytes.
+        run, problem = message.run_id[:40], str(error)[:200]
+        raise QueueError(f"result {message.sequence} of run {run!r} is malformed: {problem}") from None
 
 
 def _read_hints(messages: Sequence[pb.PathHint], target_speed_mps: float) -> PathHints:

@@ -94,6 +94,10 @@ class MemoryQueue:
             raise QueueError("the queue was closed; nothing more can be published")
         self._channel.append(Delivery(producer=self._id, payload=payload))
 
+    def take_losses(self) -> int:
+        """Always 0: the log takes everything."""
+        return 0
+
     def has_consumer(self) -> bool:
         return self._channel.consumers > 0
 
@@ -127,6 +131,9 @@ class MemoryFeed:
             self._next += 1
             return delivery
 
+    def acknowledge(self, delivery: Delivery) -> None:
+        """Nothing to remember."""
+
     def keep_to(self, producer: str) -> None:
         """Nothing to save: the log is shared."""
 
@@ -146,5 +153,11 @@ def open_queue(address: str, config: QueueConfig) -> MemoryQueue:
     return MemoryQueue(address, config)
 
 
+def open_feed(address: str, reading: Reading, config: QueueConfig) -> MemoryFeed:
+    """What arrives under a name, as bytes. Raises UsageError for an empty name."""
+    return MemoryFeed(DIRECTORY.channel(address), reading.start == "latest")
+
+
 def subscribe(address: str, reading: Reading, config: QueueConfig) -> ResultSubscription:
-    return ResultSubscription(MemoryFeed(DIRECTORY.channel(address), reading.start == "latest"), reading)
+    reading.refuse_group("memory")
+    return ResultSubscription(open_feed(address, reading, config), reading)

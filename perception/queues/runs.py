@@ -1,15 +1,28 @@
 """Which items of a queue a consumer is given, and how many it has lost: a matter of run and sequence alone."""
 
 from collections import OrderedDict
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from perception.core.ports import QueueItem, Start
 from perception.core.results import EndOfRun
 
 REMEMBERED_RUNS = 64
+REMEMBERED_ITEMS = 10_000
 
 Run = tuple[str, str]
+Key = TypeVar("Key")
 Value = TypeVar("Value")
+
+
+class Tracker(Protocol):
+    """gaps: results known to be lost so far. finished: no further item will be accepted."""
+
+    gaps: int
+    finished: bool
+
+    def accept(self, item: QueueItem) -> bool:
+        """Whether the consumer gets this item."""
+        ...
 
 
 class RunTracker:
@@ -58,8 +71,31 @@ class RunTracker:
         return self._start if isinstance(self._start, int) else 0
 
 
-def _remember(runs: OrderedDict[Run, Value], run: Run, value: Value) -> None:
+class GroupTracker:
+    """Accepts what a member of a group is handed out, in whatever order, but nothing twice.
+
+    A member sees a part of each run, begins in the middle, and gets late what another has left, so that nothing can be
+    said of gaps. Items of every run are accepted: what a member refused would be lost to the group. Without `follow` it
+    is `finished` after the first end of a run.
+    """
+
+    def __init__(self, follow: bool = False) -> None:
+        self.gaps = 0
+        self.finished = False
+        self._follow = follow
+        self._seen: OrderedDict[tuple[Run, int | None], None] = OrderedDict()
+
+    def accept(self, item: QueueItem) -> bool:
+        key = (item.drive_id, item.run_id), None if isinstance(item, EndOfRun) else item.sequence
+        if self.finished or key in self._seen:
+            return False
+        _remember(self._seen, key, None, REMEMBERED_ITEMS)
+        self.finished = isinstance(item, EndOfRun) and not self._follow
+        return True
+
+
+def _remember(known: OrderedDict[Key, Value], key: Key, value: Value, limit: int = REMEMBERED_RUNS) -> None:
     # Bounded: a service that loops for weeks makes runs without end.
-    runs[run] = value
-    if len(runs) > REMEMBERED_RUNS:
-        runs.popitem(last=False)
+    known[key] = value
+    if len(known) > limit:
+        known.popitem(last=False)

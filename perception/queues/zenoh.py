@@ -1,12 +1,19 @@
 """`zenoh:KEY`: the default queue. Peers on this machine find each other; no server is started.
 
-Promises: ordered, lossless within `history` while the producer lives; publishing never waits for a consumer. A
-consumer that falls further behind than the history loses the oldest and counts them.
+Promises: ordered, lossless within `history` while the producer lives; publishing never waits for a consumer, and
+consumers do not wait for one that is stalled. A consumer that falls further behind than the history loses the oldest
+and counts them.
 
 Each producer is an advanced publisher of `zenoh.ext`: it numbers its samples, keeps the last ones in a cache, answers
-queries for them and shows that it is alive by a liveliness token. Samples are sent with congestion control `DROP`, so
-that a stalled consumer costs the producer nothing; what a consumer misses it fetches from the cache, a few at a time
+queries for them and shows that it is alive by a liveliness token. Samples are sent with congestion control `DROP`, and
+dropped at once where a consumer's line is full; what a consumer misses it fetches from the cache, a few at a time
 (`zenoh_feed`).
+
+By default nothing leaves loopback. `QueueConfig.security` makes both sides show certificates, or a login, or both (a
+login alone proves only who comes, and hides nothing from those who listen in). Other networks, and who may do what, are
+a matter of `QueueConfig.zenoh_config`, a file of Zenoh's own: a producer listens at an endpoint, with scouting switched
+off and `access_control` where not all users are equal; its consumers connect there and listen nowhere (`listen:
+{endpoints: []}`), so that they do not talk with each other behind its back. `zenoh_refusals` tells who refuses whom.
 """
 
 import time
@@ -21,6 +28,7 @@ from perception.core.ports import QueueItem
 from perception.queues.codec import encode
 from perception.queues.subscription import Reading, ResultSubscription
 from perception.queues.zenoh_feed import ZenohFeed
+from perception.queues.zenoh_refusals import RefusalWatch
 from perception.queues.zenoh_session import checked_key, close_session, direct, open_session
 
 MIN_CACHED = 64
@@ -43,7 +51,8 @@ class ZenohQueue:
         self._was_attended = False
         self._has_published = False
         self._closed = False
-        self._session = open_session()
+        RefusalWatch(config).check_endpoints()
+        self._session = open_session(config)
         self._publisher = zenoh.ext.declare_advanced_publisher(
             self._session,
             self._key,
@@ -69,6 +78,10 @@ class ZenohQueue:
             self._publisher.put(payload, attachment=str(self._history))
         except zenoh.ZError as error:
             raise QueueError(f"zenoh:{self._key}: cannot publish: {error}") from error
+
+    def take_losses(self) -> int:
+        """Always 0: the cache takes everything."""
+        return 0
 
     def has_consumer(self) -> bool:
         if self._closed:
@@ -100,7 +113,15 @@ def open_queue(address: str, config: QueueConfig) -> ZenohQueue:
     return ZenohQueue(address, config)
 
 
-def subscribe(address: str, reading: Reading, config: QueueConfig) -> ResultSubscription:
+def open_feed(address: str, reading: Reading, config: QueueConfig) -> ZenohFeed:
+    """What arrives on a key, as bytes. Raises UsageError and QueueError as a producer does."""
     key = checked_key(address)
-    feed = ZenohFeed(open_session(), key, is_late=reading.start == "latest", capacity=max(config.history, MIN_CACHED))
-    return ResultSubscription(feed, reading)
+    watch = RefusalWatch(config)
+    watch.check_endpoints()
+    capacity = max(config.history, MIN_CACHED)
+    return ZenohFeed(open_session(config), key, is_late=reading.start == "latest", capacity=capacity, watch=watch)
+
+
+def subscribe(address: str, reading: Reading, config: QueueConfig) -> ResultSubscription:
+    reading.refuse_group("zenoh")
+    return ResultSubscription(open_feed(address, reading, config), reading)

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 
 import zenoh
 
+from perception.core.errors import QueueError
 from perception.queues.checks import MAX_PAYLOAD_BYTES
 from perception.queues.subscription import Delivery
+from perception.queues.zenoh_refusals import RefusalWatch
 from perception.queues.zenoh_session import close_session, direct
 
 FOREIGN = "foreign"
@@ -52,11 +54,14 @@ class Producer:
 class ZenohFeed:
     """Reads in a thread of its own; takes over `session` and closes it.
 
-    is_late: begin with what is published from now on. capacity: payloads kept for a slow consumer.
+    is_late: begin with what is published from now on. capacity: payloads kept for a slow consumer. watch: tells why no
+    producer comes in sight; what it raises, `receive` does.
     """
 
-    def __init__(self, session: zenoh.Session, key: str, *, is_late: bool, capacity: int) -> None:
+    def __init__(self, session: zenoh.Session, key: str, *, is_late: bool, capacity: int, watch: RefusalWatch) -> None:
         self._session = session
+        self._watch = watch
+        self._refusal: QueueError | None = None
         self._key = key
         self._is_late = is_late
         self._capacity = capacity
@@ -74,12 +79,17 @@ class ZenohFeed:
 
     def receive(self, timeout_s: float) -> Delivery | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._ready, timeout_s)
+            self._changed.wait_for(lambda: self._closed or self._ready or self._refusal, timeout_s)
+            if self._refusal is not None and not self._closed:
+                raise self._refusal
             if not self._ready or self._closed:
                 return None
             if len(self._ready) >= self._capacity:
                 self._changed.notify_all()
             return self._ready.popleft()
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        """Nothing to remember."""
 
     def keep_to(self, producer: str) -> None:
         with self._changed:
@@ -142,6 +152,18 @@ class ZenohFeed:
                     self._take(self._producers[name], number, payload)
             for producer in wanted:
                 self._advance(producer)
+            if not self._producers and not self._look_for_refusals():
+                return
+
+    def _look_for_refusals(self) -> bool:
+        """False where one means that no producer can come."""
+        try:
+            self._watch.look(self._session)
+        except QueueError as error:
+            with self._changed:
+                self._refusal = error
+                self._changed.notify_all()
+        return self._refusal is None
 
     def _take(self, producer: Producer, number: int, payload: bytes) -> None:
         producer.heard_at = time.monotonic()

@@ -1,13 +1,12 @@
 """The Zenoh queue between processes, as users run it: producers and consumers that start, stall and die."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,8 +17,8 @@ from perception.core.errors import QueueError, UsageError
 from perception.core.results import EndOfRun
 from perception.queues.open import open_queue, subscribe
 from perception.queues.zenoh_session import open_session
+from tests.integration.conftest import Processes
 
-ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 60.0
 
 PRODUCER = """
@@ -57,36 +56,6 @@ for item in subscription:
     print(to_json(item), flush=True)
 print(subscription.gaps, flush=True)
 """
-
-
-class Processes:
-    """Starts scripts and leaves none behind."""
-
-    def __init__(self) -> None:
-        self._started: list[subprocess.Popen[str]] = []
-
-    def start(self, script: str, *arguments: object) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", script, *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        )
-        self._started.append(process)
-        return process
-
-    def stop(self) -> None:
-        for process in self._started:
-            process.kill()
-            process.communicate()
-
-
-@pytest.fixture
-def processes() -> Iterator[Processes]:
-    started = Processes()
-    yield started
-    started.stop()
 
 
 @pytest.fixture

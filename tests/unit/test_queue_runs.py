@@ -5,7 +5,7 @@ import pytest
 
 from perception.core.ports import QueueItem, Start
 from perception.core.results import EndOfRun
-from perception.queues.runs import REMEMBERED_RUNS, RunTracker
+from perception.queues.runs import REMEMBERED_ITEMS, REMEMBERED_RUNS, GroupTracker, RunTracker
 from perception.queues.samples import sample_result
 
 
@@ -68,3 +68,26 @@ def test_memory_stays_flat_over_many_runs() -> None:
         assert tracker.accept(result(0, f"lap-{lap}"))
         assert tracker.accept(end(1, f"lap-{lap}"))
     assert len(tracker._ended) == REMEMBERED_RUNS
+
+
+def test_a_member_of_a_group_takes_what_it_is_given_but_nothing_twice() -> None:
+    tracker = GroupTracker()
+    assert tracker.accept(result(7, "a")), "it begins in the middle"
+    assert tracker.accept(result(9, "a"))
+    assert tracker.accept(result(2, "b")), "what it refused would be lost to the group"
+    assert tracker.accept(result(8, "a")), "left by another member"
+    assert not tracker.accept(result(9, "a"))
+    assert tracker.accept(end(10, "a"))
+    assert tracker.finished
+    assert not tracker.accept(result(3, "b"))
+    assert tracker.gaps == 0
+
+
+def test_a_member_that_follows_goes_on_after_the_end() -> None:
+    tracker = GroupTracker(follow=True)
+    assert tracker.accept(end(10, "a"))
+    assert not tracker.accept(end(10, "a"))
+    assert tracker.accept(result(4, "a")), "left by another member"
+    for sequence in range(REMEMBERED_ITEMS + 10):
+        assert tracker.accept(result(sequence, "b"))
+    assert len(tracker._seen) == REMEMBERED_ITEMS
