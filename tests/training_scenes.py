@@ -102,6 +102,7 @@ def make_frame(
         class_index=rng.integers(0, 10, objects),
         boxes=boxes,
         attribute_index=rng.integers(0, 8, objects),
+        visible_share=np.ones(objects, dtype=np.float32),
         path_m=np.stack([8.0 * steps, 0.4 * steps**2], axis=1).astype(np.float32),
         path_known=np.ones(config.path_steps, dtype=np.bool_),
         target_speed_mps=8.5,

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,18 +15,18 @@ from perception.cli.display import describe
 from perception.cli.main import EXIT_DONE, EXIT_LOSSES
 from perception.cli.options import output_options, service_config
 from perception.cli.service_run import LOSSES
+from perception.cli.sim_routes import service_drive
 from perception.config.evaluation import ClosedLoopPlan, EvaluatedDrive, EvaluationPlan, load_plan
 from perception.config.schema import ServiceConfig
 from perception.core.errors import UsageError
-from perception.core.ports import Engine
 from perception.evaluation.evaluate import Evaluator, Parts, Tell
 from perception.evaluation.plots import draw_report
 from perception.evaluation.report import provenance, to_markdown, write_report
-from perception.pipeline.replay import ReplayOptions, run_drive
+from perception.queues.open import open_queue
 from perception.runtime.engines import open_engine
 from perception.sources.open import open_drive
-from sim.routes import RouteSource, route_scenarios, run_route
-from sim.scenario import DriverName, ScenarioConfig
+from sim.routes import route_scenarios, run_route
+from sim.scenario import DriverName
 from sim.score import RouteScore, summary
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -78,12 +79,9 @@ def eval_command(
     """
     began, clock = datetime.now(UTC), time.monotonic()
     config = service_config(config_name, overrides, model=model, queue_url=None, placement=placement)
-    plan = load_plan(plan_name)
-    if drives:
-        chosen = tuple(EvaluatedDrive(path=path, is_disturbed=True) for path in drives)
-        plan = plan.model_copy(update={"drives": chosen})
     if scenes and not drives:
         raise UsageError("--scene chooses from DRIVES, but none was given")
+    plan = _plan(plan_name, drives)
     parts = Parts(subsets=subsets or everything, streaming=streaming or everything, robustness=robustness or everything)
 
     def tell(text: str) -> None:
@@ -93,15 +91,10 @@ def eval_command(
     with open_engine(_all_detections(config, plan)) as engine:
         tell(describe(engine))
         evaluator = Evaluator(engine, config, plan, parts, tell)
-        for drive in plan.drives:
-            for scene in scenes or (None,):
-                with contextlib.closing(open_drive(drive.path, format=format_name, scene=scene)) as source:
-                    evaluator.add(source, drive)
-        info, placed = engine.model, engine.placement
-        report = evaluator.scores()
+        _evaluate_drives(evaluator, plan, format_name, scenes or (None,))
+        report, info, placed = evaluator.scores(), engine.model, engine.placement
     if closed_loop or everything:
-        with open_engine(config) as engine:
-            report["closed_loop"] = _closed_loop_scores(engine, config, plan.closed_loop, tell)
+        report["closed_loop"] = _closed_loop_scores(config, plan.closed_loop, tell)
     report["provenance"] = provenance(info, placed, plan, began=began, seconds=time.monotonic() - clock)
     if out is not None:
         write_report(report, out)
@@ -115,6 +108,24 @@ def eval_command(
     ctx.exit(EXIT_LOSSES if lost else EXIT_DONE)
 
 
+def _plan(name: str, drives: tuple[str, ...]) -> EvaluationPlan:
+    """The plan, with the user's drives in place of its own where there are any."""
+    plan = load_plan(name)
+    if not drives:
+        return plan
+    chosen = tuple(EvaluatedDrive(path=path, is_disturbed=True) for path in drives)
+    return plan.model_copy(update={"drives": chosen})
+
+
+def _evaluate_drives(
+    evaluator: Evaluator, plan: EvaluationPlan, format_name: str | None, scenes: Sequence[str | None]
+) -> None:
+    for drive in plan.drives:
+        for scene in scenes:
+            with contextlib.closing(open_drive(drive.path, format=format_name, scene=scene)) as source:
+                evaluator.add(source, drive)
+
+
 def _all_detections(config: ServiceConfig, plan: EvaluationPlan) -> ServiceConfig:
     """The service with the plan's score threshold, unless the user set one."""
     if config.model.score_threshold is not None:
@@ -123,27 +134,19 @@ def _all_detections(config: ServiceConfig, plan: EvaluationPlan) -> ServiceConfi
     return config.model_copy(update={"model": model})
 
 
-def _closed_loop_scores(engine: Engine, config: ServiceConfig, plan: ClosedLoopPlan, tell: Tell) -> dict[str, Any]:
+def _closed_loop_scores(config: ServiceConfig, plan: ClosedLoopPlan, tell: Tell) -> dict[str, Any]:
     """The plan's routes, driven by the service's path hints and, for comparison, by drivers that see no sensors."""
     scores: dict[DriverName, list[RouteScore]] = {"hints": [], "oracle": [], "constant": []}
-    for scenario in route_scenarios(plan.maps, plan.seeds, plan.route_length_m):
-        if plan.duration_s is not None:
-            scenario = scenario.model_copy(update={"duration_s": plan.duration_s})
-        scores["hints"].append(_drive_by_hints(scenario, engine, config))
-        for driver in ("oracle", "constant"):
-            scores[driver].append(run_route(scenario, driver))
-        tell(f"route {scores['hints'][-1].name}: {scores['hints'][-1].completion:.0%} driven by path hints")
+    with open_engine(config) as engine, contextlib.closing(open_queue("memory:routes", config.queue)) as queue:
+        by_hints = service_drive(engine, queue, config)
+        for scenario in route_scenarios(plan.maps, plan.seeds, plan.route_length_m):
+            if plan.duration_s is not None:
+                scenario = scenario.model_copy(update={"duration_s": plan.duration_s})
+            scores["hints"].append(by_hints(scenario.model_copy(update={"driver": "hints"})))
+            for driver in ("oracle", "constant"):
+                scores[driver].append(run_route(scenario, driver))
+            tell(f"route {scores['hints'][-1].name}: {scores['hints'][-1].completion:.0%} driven by path hints")
     return {
         "summary": {driver: summary(found) for driver, found in scores.items()},
         "routes": [asdict(score) for found in scores.values() for score in found],
     }
-
-
-def _drive_by_hints(scenario: ScenarioConfig, engine: Engine, config: ServiceConfig) -> RouteScore:
-    with contextlib.closing(RouteSource(scenario.model_copy(update={"driver": "hints"}))) as source:
-        ended = run_drive(
-            source, engine, config, run_id=f"route-{scenario.seed}", on_result=lambda _: None, options=ReplayOptions()
-        ).end
-        if ended.reason != "completed":
-            raise click.Abort
-        return source.score()

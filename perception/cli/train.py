@@ -19,7 +19,8 @@ from perception.config.load import load_settings
 from perception.config.paths import find_config
 from perception.config.training import TrainingConfig
 from perception.core.errors import UsageError
-from perception.runtime.training_run import RunAccount, run_gate, run_training
+from perception.models.checkpoint import SUFFIX
+from perception.runtime.training_run import RunAccount, export_weights, run_gate, run_training
 from perception.training.gates import GATES, GateReport
 from perception.training.log import TrainingDisplay, open_training_display
 from perception.training.trainer import Ending
@@ -34,6 +35,12 @@ RUNS = Path("out/training")
 @click.option("--resume/--fresh", default=True, help="Go on where the run stopped [default], or throw it away first.")
 @click.option("--gate", type=click.Choice(["overfit", "base", "gradients"]), help="Check that learning works at all.")
 @click.option("--size", type=click.Choice(["full", "small"]), default="full", show_default=True, help="Of the gate.")
+@click.option(
+    "--export",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the weights, half as large.",
+)
 @click.option("--profile", is_flag=True, help="Print where the time of the steps went.")
 @output_options
 @click.pass_context
@@ -46,6 +53,7 @@ def train(
     resume: bool,
     gate: str | None,
     size: str,
+    export: Path | None,
     profile: bool,
     as_json: bool,
     quiet: bool,
@@ -55,6 +63,8 @@ def train(
     A run is kept in out/training/NAME. Interrupted (Ctrl-C, kill, --minutes) it goes on when it is called again. A
     --gate brings a CONFIG of its own.
     """
+    if export is not None and export.suffix != SUFFIX:
+        raise UsageError(f"--export {export}: weights are safetensors; end the name in {SUFFIX}")
     judged = GATES.get(f"{gate}-{size}", GATES.get(gate)) if gate else None
     name = config_name or (judged.config if judged else None)
     if name is None:
@@ -76,6 +86,8 @@ def train(
             )
         if judged is not None and (account is None or account.ending is not Ending.PAUSED):
             report = run_gate(config, judged, folder)
+    if export is not None and account is not None:
+        export_weights(account.checkpoint, export)
     if as_json:
         click.echo(json.dumps(_as_json(account, report)))
     elif not quiet:

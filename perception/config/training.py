@@ -32,7 +32,10 @@ class AugmentConfig(Settings):
 
     flip: Share = 0.5
     """Probability of a mirror image left to right (the world's y), all sensors alike."""
+    rotation: Share = 0.5
+    """Probability of a turned world; it teaches nothing about paths, which begin along the ego's own axis."""
     rotation_deg: NonNegativeFloat = 22.5
+    """A turned world is turned by up to this to either side."""
     scale: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
     """The world is scaled by 1 plus or minus this."""
     translation_m: NonNegativeFloat = 0.5

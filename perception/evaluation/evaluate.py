@@ -12,8 +12,10 @@ from perception.config.schema import ServiceConfig
 from perception.core.ports import Engine, Source
 from perception.core.rig import Modality, SensorRig
 from perception.evaluation.degradations import Degradation, DegradedSource, one_camera
+from perception.evaluation.error_costs import error_costs
 from perception.evaluation.frames import EvaluatedFrame
 from perception.evaluation.planning import PlannedFrame
+from perception.evaluation.recall import operating_points, recall_by_group
 from perception.evaluation.run import DriveRun, frames_of, held, planned_frames, run_labelled, streamed
 from perception.evaluation.scores import detection_scores, overall_scores, path_scores, spread_ms, tracking_scores
 from perception.evaluation.subsets import SUBSETS, subset_name, subsets_of
@@ -97,6 +99,9 @@ class Evaluator:
             if self._parts.subsets
             else None,
             "per_condition": {name: detection_scores(frames) for name, frames in self._by_condition.items()},
+            "errors": error_costs(self._frames),
+            "operating_points": operating_points(self._frames, plan.clear_score),
+            "recall": {"score": plan.clear_score, **recall_by_group(self._frames, plan.clear_score)},
             "tracking": tracking_scores(self._frames, plan.clear_score),
             "planning": path_scores(self._planned),
             "streaming": self._streaming_scores() if self._parts.streaming else None,

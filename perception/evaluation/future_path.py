@@ -1,4 +1,4 @@
-"""Where the ego went after a reference time, from the poses that the drive's own messages carry."""
+"""Where the ego went after a reference time: as a simulator knows it, or by the poses that a drive's messages carry."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -6,11 +6,22 @@ from numpy.typing import ArrayLike, NDArray
 from perception.core.geometry import invert, transform_points
 from perception.core.messages import AnyMessage, EgoState
 from perception.core.motion import interpolate_track
+from perception.core.ports import Source, TruthSource
 
 F64 = NDArray[np.float64]
 
 MAX_GAP_NS = 1_000_000_000
 """Poses further apart are two pieces of a drive: nothing is known of the way between them."""
+
+
+def exact_path(source: Source, reference_ns: int, times_s: F64) -> F64 | None:
+    """(W, 2) of a source that knows its truth (`TruthSource.future_path`); None of others, and where the drive ends."""
+    if not isinstance(source, TruthSource):
+        return None
+    try:
+        return source.future_path(reference_ns, times_s)
+    except ValueError:
+        return None
 
 
 class FuturePath:

@@ -64,6 +64,9 @@ def to_markdown(report: Report) -> str:
     for key, part in (
         ("per_subset", _subsets),
         ("per_condition", _conditions),
+        ("errors", _errors),
+        ("operating_points", _operating_points),
+        ("recall", _recall),
         ("tracking", _tracking),
         ("planning", _planning),
         ("streaming", _streaming),
@@ -140,6 +143,30 @@ def _subsets(subsets: Mapping[str, Any]) -> str:
 def _conditions(conditions: Mapping[str, Any]) -> str:
     rows = [(name, *_scores(found)) for name, found in conditions.items()]
     return "## Conditions\n\n" + table(("condition", *SCORES), rows)
+
+
+def _errors(errors: Mapping[str, float | None]) -> str:
+    text = "What mAP present would gain if there were none of one kind of error; gains do not add up."
+    return f"## Errors\n\n{text}\n\n" + table(("error", "gain"), list(errors.items()))
+
+
+def _operating_points(points: Sequence[Mapping[str, Any]]) -> str:
+    figures = ("labels", "precision", "recall", "best_f1", "best_precision", "best_recall", "best_score")
+    rows = [(f"{row['class']} within {row['within_m']:g} m", *(row[name] for name in figures)) for row in points]
+    text = "Matched within 2 m: at the score of the recall below, and at the score with the best F1."
+    head = ("class", "labels", "precision", "recall", "best F1", "its precision", "its recall", "its score")
+    return f"## Precision and recall\n\n{text}\n\n" + table(head, rows)
+
+
+def _recall(recall: Mapping[str, Any]) -> str:
+    parts = [
+        f"## Recall\n\nLabels with a detection of their class within 2 m, of a score of {recall['score']:g} or more."
+    ]
+    for title, group in recall.items():
+        if title != "score" and group:
+            rows = [(found["name"], found["labels"], found["recall"]) for found in group]
+            parts.append(table((title, "labels", "recall"), rows))
+    return "\n\n".join(parts)
 
 
 def _tracking(tracking: Mapping[str, Any]) -> str:

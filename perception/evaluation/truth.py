@@ -13,7 +13,7 @@ from perception.core.geometry import invert, transform_points, yaw_of
 from perception.core.labels import Labels
 from perception.core.messages import AnyMessage
 from perception.core.ports import Source, TruthSource
-from perception.evaluation.future_path import FuturePath
+from perception.evaluation.future_path import FuturePath, exact_path
 from perception.evaluation.planning import STEPS_S
 
 F64 = NDArray[np.float64]
@@ -103,11 +103,6 @@ class TruthCollector:
                 self._labels[time_ns] = labels
         horizon_ns = round(float(STEPS_S[-1]) * 1e9)
         while self._undriven and (now_ns is None or self._undriven[0] + horizon_ns <= now_ns):
-            self._ask_path(self._undriven.popleft())
-
-    def _ask_path(self, reference_ns: int) -> None:
-        assert isinstance(self._source, TruthSource)
-        try:
-            self._driven[reference_ns] = self._source.future_path(reference_ns, STEPS_S)
-        except ValueError:
-            return  # the drive ended before the ego went there: the path counts as unknown
+            time_ns = self._undriven.popleft()
+            if (path := exact_path(self._source, time_ns, STEPS_S)) is not None:
+                self._driven[time_ns] = path

@@ -34,20 +34,23 @@ class ConvNorm(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut; the first one strides."""
+    """Two 3x3 convolutions beside a shortcut; the first one strides.
+
+    The shortcut takes every `stride`-th pixel itself, which is what a strided 1x1 convolution does: the gradient of
+    that one writes past its buffers in oneDNN (torch 2.13) where inputs are fewer than a vector register holds.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
+        self.stride = stride
         self.first = ConvNorm(inputs, outputs, stride=stride)
         self.second = ConvNorm(outputs, outputs, activate=False)
         is_same = inputs == outputs and stride == 1
-        self.shortcut: nn.Module = (
-            nn.Identity() if is_same else ConvNorm(inputs, outputs, kernel=1, stride=stride, activate=False)
-        )
+        self.shortcut: nn.Module = nn.Identity() if is_same else ConvNorm(inputs, outputs, kernel=1, activate=False)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.second(self.first(x))  # (B, C, H / stride, W / stride)
-        y = y + self.shortcut(x)
+        y = y + self.shortcut(x[..., :: self.stride, :: self.stride])
         return functional.relu(y, inplace=True)
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from perception.config.training import TrainingConfig
-from perception.models.checkpoint import load_checkpoint
+from perception.core.errors import UsageError
+from perception.models.checkpoint import load_checkpoint, save_checkpoint
 from perception.training.dataset import Prepared, prepare
 from perception.training.gates import Gate, GateReport, judge_gradients, judge_overfit
 from perception.training.log import TrainingDisplay
@@ -116,6 +118,19 @@ def run_gate(config: TrainingConfig, gate: Gate, folder: Path) -> GateReport:
     trained, _ = load_checkpoint(folder / LAST, fresh.config)
     overfit = judge_overfit(trained.to(device), frames, device, gate)
     return GateReport(checks=(*overfit.checks, *gradients.checks), scores=overfit.scores)
+
+
+def export_weights(checkpoint: Path, target: Path) -> None:
+    """A run's weights as they are shipped: in half precision, with what the run says of itself in the header.
+
+    Raises ModelError where the checkpoint cannot be read, UsageError where `target` cannot be written.
+    """
+    network, metadata = load_checkpoint(checkpoint)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(target, network, metadata, dtype=torch.float16)
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f"--export {target}: cannot be written ({error})") from None
 
 
 def _account(config: TrainingConfig, folder: Path, prepared: Prepared, prepare_s: float) -> RunAccount:

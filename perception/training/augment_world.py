@@ -1,7 +1,7 @@
 """Another world: mirrored, turned, scaled and shifted, with everything that sensors and labels say of it.
 
 Everything in ego axes moves by the same affine map, the cameras' poses included, so that a camera sees each point on
-the pixel it was on. The drive is turned too: the way ahead is where the road leads, no longer straight along x.
+the pixel it was on. A turned world says nothing of the path: no vehicle drives off askew to its own axes.
 """
 
 from dataclasses import dataclass, replace
@@ -62,9 +62,10 @@ class WorldChange:
 def draw_change(samples: int, config: AugmentConfig, generator: Generator, device: torch.device) -> WorldChange:
     """A change for each of the samples, uniform within what `config` allows."""
     turn, size, shift = config.rotation_deg * torch.pi / 180, config.scale, config.translation_m
+    is_turned = uniform(generator, device, samples) < config.rotation
     return WorldChange(
         is_mirrored=uniform(generator, device, samples) < config.flip,
-        rotation_rad=uniform(generator, device, samples, low=-turn, high=turn),
+        rotation_rad=uniform(generator, device, samples, low=-turn, high=turn) * is_turned,
         scale=uniform(generator, device, samples, low=1 - size, high=1 + size),
         shift_m=uniform(generator, device, samples, 2, low=-shift, high=shift),
     )
@@ -90,6 +91,7 @@ def change_world(batch: TrainingBatch, change: WorldChange, range_m: float) -> T
         attribute_index=batch.attribute_index.masked_fill(~is_kept, NO_ATTRIBUTE),
         boxes=boxes.masked_fill(~is_kept[..., None], 0.0),
         path_m=batch.path_m @ flat + change.shift_m[:, None],
+        path_known=batch.path_known & (change.rotation_rad == 0)[:, None],
         target_speed_mps=batch.target_speed_mps * change.scale,
         drivable=drivable,
         drivable_known=drivable_known,

@@ -80,11 +80,12 @@ class Findings:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CleanLabels:
     """M labels to learn from, the nearest first. class_index, attribute_index: (M,) int64. boxes: (M, 10) float32 as
-    `BOX_FIELDS`, velocity nan where not known."""
+    `BOX_FIELDS`, velocity nan where not known. visible_share: (M,) float32, nan where not known."""
 
     class_index: NDArray[np.int64]
     boxes: NDArray[np.float32]
     attribute_index: NDArray[np.int64]
+    visible_share: NDArray[np.float32]
 
 
 def clean_labels(labels: Labels, range_m: float, max_boxes: int, findings: Findings, where: str) -> CleanLabels:
@@ -107,6 +108,7 @@ def clean_labels(labels: Labels, range_m: float, max_boxes: int, findings: Findi
         class_index=labels.class_index[kept],
         boxes=encode_boxes(labels.center_m[kept], labels.size_m[kept], yaw, velocity),
         attribute_index=labels.attribute_index[kept],
+        visible_share=_visible_share(labels)[kept],
     )
 
 
@@ -126,6 +128,11 @@ def _checks(labels: Labels, range_m: float) -> list[tuple[Rule, NDArray[np.bool_
         (Rule.OUT_OF_RANGE, ~is_inside),
         (Rule.NO_POINTS, is_unseen),
     ]
+
+
+def _visible_share(labels: Labels) -> NDArray[np.float32]:
+    share = np.full(len(labels), np.nan) if labels.visible_share is None else labels.visible_share
+    return share.astype(np.float32)
 
 
 def _velocity(labels: Labels, kept: NDArray[np.int64], findings: Findings, where: str) -> NDArray[np.float64]:

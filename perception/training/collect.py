@@ -26,7 +26,7 @@ from perception.core.stages import (
     ModelInfo,
     RadarRequest,
 )
-from perception.evaluation.future_path import MAX_GAP_NS, FuturePath
+from perception.evaluation.future_path import MAX_GAP_NS, FuturePath, exact_path
 from perception.models.inference import ego_vector
 from perception.models.preprocess import LIDAR_FIELDS, RADAR_FIELDS, ImageTransform
 from perception.pipeline.preprocess import preprocess_camera, preprocess_lidar, preprocess_radar
@@ -35,6 +35,7 @@ from perception.training.cleaning import Findings, Rule, clean_labels
 from perception.training.frames import TARGET_SPEED_WINDOW_S, TrainingFrame
 
 F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 
 RELEASE_EVERY_NS: Final = 1_000_000_000
 """How often, in the drive's time, it is looked which frames know their path by now."""
@@ -86,7 +87,7 @@ def collect_frames(
         reference_times=wanted,
     )
     maker = _FrameMaker(source, model, data.max_boxes, findings)
-    waiting = _WaitingFrames(model)
+    waiting = _WaitingFrames(source, model)
     for message in source.messages():
         _note_unreadable(message, findings)
         waiting.observe(message)
@@ -219,6 +220,7 @@ class _FrameMaker:
             class_index=clean.class_index,
             boxes=clean.boxes,
             attribute_index=clean.attribute_index,
+            visible_share=clean.visible_share,
             path_m=np.zeros((model.path_steps, 2), dtype=np.float32),
             path_known=np.zeros(model.path_steps, dtype=np.bool_),
             target_speed_mps=float("nan"),
@@ -240,9 +242,10 @@ class _FrameMaker:
 class _WaitingFrames:
     """Frames until the ego has driven as far as their paths reach."""
 
-    def __init__(self, model: ModelConfig) -> None:
-        self._path = FuturePath()
-        self._times_s = np.arange(1, model.path_steps + 1) * model.path_step_s
+    def __init__(self, source: Source, model: ModelConfig) -> None:
+        self._source = source
+        self._poses = FuturePath()
+        self._times_s = np.arange(1, model.path_steps + 1, dtype=np.float64) * model.path_step_s
         reach_s = max(float(self._times_s[-1]), TARGET_SPEED_WINDOW_S[1])
         # A pose further off than a gap tells nothing any more.
         self._patience_ns = round(reach_s * 1e9) + MAX_GAP_NS
@@ -250,7 +253,7 @@ class _WaitingFrames:
         self._looked_ns: int | None = None
 
     def observe(self, message: AnyMessage) -> None:
-        self._path.observe(message)
+        self._poses.observe(message)
 
     def add(self, frames: list[TrainingFrame]) -> None:
         self._frames += frames
@@ -270,7 +273,7 @@ class _WaitingFrames:
         return [self._with_path(frame) for frame in due]
 
     def _with_path(self, frame: TrainingFrame) -> TrainingFrame:
-        path, is_known = self._path.path_at(frame.reference_ns, self._times_s)
+        path, is_known = self._path_at(frame.reference_ns, self._times_s)
         return replace(
             frame,
             path_m=np.where(is_known[:, None], path, 0.0).astype(np.float32),
@@ -278,10 +281,17 @@ class _WaitingFrames:
             target_speed_mps=self._target_speed(frame.reference_ns),
         )
 
+    def _path_at(self, reference_ns: int, times_s: F64) -> tuple[F64, NDArray[np.bool_]]:
+        """Where the ego was: exactly where the source knows it, else by the poses that it observed of itself."""
+        if (path := exact_path(self._source, reference_ns, times_s)) is not None:
+            return path, np.ones(len(times_s), dtype=np.bool_)
+        return self._poses.path_at(reference_ns, times_s)
+
     def _target_speed(self, reference_ns: int) -> float:
         """Mean speed in m/s over `TARGET_SPEED_WINDOW_S`, from three places of the ego; nan where one is not known."""
         start_s, end_s = TARGET_SPEED_WINDOW_S
-        places, _ = self._path.path_at(reference_ns, np.linspace(start_s, end_s, 3))
+        middle_s = (start_s + end_s) / 2
+        places, _ = self._path_at(reference_ns, np.array([start_s, middle_s, end_s]))
         return float(np.linalg.norm(np.diff(places, axis=0), axis=1).sum() / (end_s - start_s))
 
 

@@ -27,6 +27,7 @@ _AS_THEY_ARE: Final = (
     "class_index",
     "boxes",
     "attribute_index",
+    "visible_share",
     "path_m",
     "path_known",
 )

@@ -29,7 +29,8 @@ class TrainingFrame:
     lidar_age_s: (L,). radar_points: (R, 7) as `RADAR_FIELDS`; radar_age_s: mean age, None without a radar.
     ego: (E,) as `EGO_FIELDS`.
     class_index: (M,) int64. boxes: (M, 10) as `BOX_FIELDS`, velocity nan where not known. attribute_index: (M,) int64,
-    -1 for none. path_m: (S, 2) where the ego went; path_known: (S,) bool. target_speed_mps: nan where not known.
+    -1 for none. visible_share: (M,) 0..1 how much of each is not hidden, nan where not known.
+    path_m: (S, 2) where the ego went; path_known: (S,) bool. target_speed_mps: nan where not known.
     drivable: (G, G) bool, rows along x and columns along y as the network's cells, None where not known.
     """
 
@@ -49,6 +50,7 @@ class TrainingFrame:
     class_index: NDArray[np.int64]
     boxes: F32
     attribute_index: NDArray[np.int64]
+    visible_share: F32
     path_m: F32
     path_known: NDArray[np.bool_]
     target_speed_mps: float
@@ -67,6 +69,7 @@ class TrainingFrame:
             "ego": (self.ego, (len(EGO_FIELDS),)),
             "boxes": (self.boxes, (m, len(BOX_FIELDS))),
             "attribute_index": (self.attribute_index, (m,)),
+            "visible_share": (self.visible_share, (m,)),
             "path_m": (self.path_m, (steps, 2)),
             "path_known": (self.path_known, (steps,)),
         }

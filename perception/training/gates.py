@@ -27,6 +27,8 @@ LEAST_RECALL: Final = 0.9
 RADAR_MARGIN_M: Final = 0.5
 """A return so close beside a box is of it: that is about how exactly a radar measures."""
 LIDAR_MARGIN_M: Final = 0.1
+LEAST_VISIBLE: Final = 0.4
+"""Less of an object in view is the lowest of nuScenes' four levels of visibility."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,11 +120,11 @@ def judge_gradients(
 
 
 def can_see(frame: TrainingFrame, subset: Subset) -> NDArray[np.bool_]:
-    """Labels (M,) that a subset of the sensors can know of: centre within a camera's picture, a lidar point in the
-    box, a radar return in the box or right beside it. What hides behind something in a picture counts as seen."""
+    """Labels (M,) that a subset of the sensors can know of: centre within a camera's picture and enough of it not
+    hidden, a lidar point in the box, a radar return in the box or right beside it."""
     is_seen = np.zeros(len(frame.class_index), dtype=np.bool_)
     if Modality.CAMERA in subset:
-        is_seen |= _in_pictures(frame)
+        is_seen |= _in_pictures(frame) & ~(frame.visible_share < LEAST_VISIBLE)  # not known counts as visible
     if Modality.LIDAR in subset:
         is_seen |= _holds_points(frame, frame.lidar_points[:, :3], LIDAR_MARGIN_M, flat=False)
     if Modality.RADAR in subset:

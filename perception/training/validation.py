@@ -1,6 +1,5 @@
 """How good the averaged network is on frames that it was not trained on, for each subset of the sensors."""
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -35,17 +34,6 @@ from perception.training.view_geometry import view_geometry
 BATCH: Final = 4
 MATCH_M: Final = 2.0
 """A peak of the heatmap, or a detection, this close to a label's centre is of that label."""
-
-_LABEL_ARRAYS: Final = (
-    "class_index",
-    "center_m",
-    "size_m",
-    "quaternion_wxyz",
-    "velocity_mps",
-    "attribute_index",
-    "num_lidar_points",
-    "num_radar_points",
-)
 
 Asked = Callable[[TrainingFrame, Subset], NDArray[np.bool_]]
 """Which labels (M,) of a frame count with a subset of the sensors. The others are neither asked nor held against the
@@ -167,7 +155,7 @@ def _judge(
 ) -> None:
     """Add bundle `row` of a batch to what was found."""
     labels = labels_of(frame)
-    wanted, others = _rows(labels, is_asked), _rows(labels, ~is_asked)
+    wanted, others = labels.rows(is_asked), labels.rows(~is_asked)
     for answer, found in ((tensors, judged.decoder), (dense_answer(tensors), judged.dense)):
         detections = to_detections(answer, config, row)
         found.append(
@@ -180,15 +168,6 @@ def _judge(
         )
     judged.labels += len(wanted)
     judged.recalled += _recalled(tensors, row, wanted, config)
-
-
-def _rows(labels: Labels, keep: NDArray[np.bool_]) -> Labels:
-    return replace(
-        labels,
-        category=tuple(itertools.compress(labels.category, keep)),
-        track_id=tuple(itertools.compress(labels.track_id, keep)),
-        **{name: getattr(labels, name)[keep] for name in _LABEL_ARRAYS},
-    )
 
 
 def _is_of_others(detections: Detections, wanted: Labels, others: Labels) -> NDArray[np.bool_]:

@@ -8,6 +8,7 @@ from sim.sensors.compiled import Number, compiled
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
+Bool = NDArray[np.bool_]
 
 TILE = 16
 BLOCK = 256
@@ -60,20 +61,39 @@ def bound_rays(origin_m: F32, direction: F32, size: int, bounds: F32) -> None:
 
 
 @compiled
+def mark_near(bounds: F32, ball: F32, reach_m: Number, wider: Bool, runs_of_wider: int, is_near: Bool) -> None:
+    """Fill is_near (runs, K): whether a run of rays, as `bound_rays` bounds it, may meet each ball (K, 4) within reach.
+
+    wider: (M, K) the same of runs that hold `runs_of_wider` of these each; what they do not meet is not looked at.
+    """
+    for run in range(bounds.shape[1]):
+        for k in range(len(ball)):
+            is_near[run, k] = wider[run // runs_of_wider, k] and _may_meet(
+                ball[k, 0] - bounds[0, run],
+                ball[k, 1] - bounds[1, run],
+                ball[k, 2] - bounds[2, run],
+                ball[k, 3] + bounds[6, run],
+                bounds[3, run],
+                bounds[4, run],
+                bounds[5, run],
+                bounds[7, run],
+                bounds[8, run],
+                reach_m,
+            )
+
+
+@compiled
 def enter_boxes(
     origin_m: F32,
     direction: F32,
     limit_m: F32,
     segment: I64,
     share: F32,
-    blocks: F32,
-    tiles: F32,
-    ball: F32,
+    is_near: Bool,
     position_m: F32,
     rotation: F32,
     turn_rad: F32,
     box: F32,
-    reach_m: Number,
     ray: I64,
     actor: I64,
     span_m: F32,
@@ -83,84 +103,52 @@ def enter_boxes(
     """Find where rays enter actors' boxes; returns how many entries there are, also where the arrays hold fewer.
 
     origin_m: (3, N) or (3, 1) and everything else in metres from one point near by. limit_m: (N,) entries further on do
-    not count. segment, share: (N,) where in the tracks each ray's time lies, or one for all. blocks, tiles:
-    `bound_rays` of `BLOCK` and `TILE`. ball: (K, 4) sphere about each actor's way. position_m: (T, K, 3), rotation:
-    (T, K, 9) and turn_rad: (T - 1, K) of its track. box: (K, 9) centre and half size in its frame, and the centre's
-    place in the library. Fills, by entry: ray, actor, length of the way through the box, distance to it, and inside
-    (entries, 6), the ray from there on in the library's frame.
+    not count. segment, share: (N,) where in the tracks each ray's time lies, or one for all. is_near: (tiles, K) as
+    `mark_near` has it; other actors are not looked at. position_m: (T, K, 3), rotation: (T, K, 9) and turn_rad:
+    (T - 1, K) of their tracks. box: (K, 9) centre and half size in its frame, and the centre's place in the library.
+    Fills, by entry: ray, actor, length of the way through the box, distance to it, and inside (entries, 6), the ray
+    from there on in the library's frame.
     """
     rays, moves, turns = direction.shape[1], origin_m.shape[1] > 1, len(segment) > 1
-    near = np.empty(len(ball), dtype=np.int64)
     found = 0
-    for block in range(blocks.shape[1]):
-        close = 0
-        for k in range(len(ball)):
-            if _may_meet(
-                ball[k, 0] - blocks[0, block],
-                ball[k, 1] - blocks[1, block],
-                ball[k, 2] - blocks[2, block],
-                ball[k, 3] + blocks[6, block],
-                blocks[3, block],
-                blocks[4, block],
-                blocks[5, block],
-                blocks[7, block],
-                blocks[8, block],
-                reach_m,
-            ):
-                near[close] = k
-                close += 1
-        if close == 0:
-            continue
-        for tile in range(block * (BLOCK // TILE), min((block + 1) * (BLOCK // TILE), tiles.shape[1])):
-            for candidate in range(close):
-                k = near[candidate]
-                if not _may_meet(
-                    ball[k, 0] - tiles[0, tile],
-                    ball[k, 1] - tiles[1, tile],
-                    ball[k, 2] - tiles[2, tile],
-                    ball[k, 3] + tiles[6, tile],
-                    tiles[3, tile],
-                    tiles[4, tile],
-                    tiles[5, tile],
-                    tiles[7, tile],
-                    tiles[8, tile],
-                    reach_m,
-                ):
+    for tile in range(len(is_near)):
+        for k in range(len(box)):
+            if not is_near[tile, k]:
+                continue
+            for i in range(tile * TILE, min((tile + 1) * TILE, rays)):
+                at, part = segment[i if turns else 0], share[i if turns else 0]
+                o = i if moves else 0
+                px, py, pz = position_m[at, k, 0], position_m[at, k, 1], position_m[at, k, 2]
+                cos, sin = _ONE, _ZERO
+                if part != 0:
+                    px += part * (position_m[at + 1, k, 0] - px)
+                    py += part * (position_m[at + 1, k, 1] - py)
+                    pz += part * (position_m[at + 1, k, 2] - pz)
+                    cos, sin = np.cos(part * turn_rad[at, k]), np.sin(part * turn_rad[at, k])
+                x, y, z = origin_m[0, o] - px, origin_m[1, o] - py, origin_m[2, o] - pz
+                x, y = cos * x + sin * y, cos * y - sin * x
+                u = cos * direction[0, i] + sin * direction[1, i]
+                v = cos * direction[1, i] - sin * direction[0, i]
+                w = direction[2, i]
+                sx = rotation[at, k, 0] * x + rotation[at, k, 3] * y + rotation[at, k, 6] * z - box[k, 0]
+                sy = rotation[at, k, 1] * x + rotation[at, k, 4] * y + rotation[at, k, 7] * z - box[k, 1]
+                sz = rotation[at, k, 2] * x + rotation[at, k, 5] * y + rotation[at, k, 8] * z - box[k, 2]
+                dx = rotation[at, k, 0] * u + rotation[at, k, 3] * v + rotation[at, k, 6] * w
+                dy = rotation[at, k, 1] * u + rotation[at, k, 4] * v + rotation[at, k, 7] * w
+                dz = rotation[at, k, 2] * u + rotation[at, k, 5] * v + rotation[at, k, 8] * w
+                enter, leave = _slab(sx, dx, box[k, 3], _ZERO, np.float32(np.inf))
+                enter, leave = _slab(sy, dy, box[k, 4], enter, leave)
+                enter, leave = _slab(sz, dz, box[k, 5], enter, leave)
+                if enter > leave or enter >= limit_m[i]:
                     continue
-                for i in range(tile * TILE, min((tile + 1) * TILE, rays)):
-                    at, part = segment[i if turns else 0], share[i if turns else 0]
-                    o = i if moves else 0
-                    px, py, pz = position_m[at, k, 0], position_m[at, k, 1], position_m[at, k, 2]
-                    cos, sin = _ONE, _ZERO
-                    if part != 0:
-                        px += part * (position_m[at + 1, k, 0] - px)
-                        py += part * (position_m[at + 1, k, 1] - py)
-                        pz += part * (position_m[at + 1, k, 2] - pz)
-                        cos, sin = np.cos(part * turn_rad[at, k]), np.sin(part * turn_rad[at, k])
-                    x, y, z = origin_m[0, o] - px, origin_m[1, o] - py, origin_m[2, o] - pz
-                    x, y = cos * x + sin * y, cos * y - sin * x
-                    u = cos * direction[0, i] + sin * direction[1, i]
-                    v = cos * direction[1, i] - sin * direction[0, i]
-                    w = direction[2, i]
-                    sx = rotation[at, k, 0] * x + rotation[at, k, 3] * y + rotation[at, k, 6] * z - box[k, 0]
-                    sy = rotation[at, k, 1] * x + rotation[at, k, 4] * y + rotation[at, k, 7] * z - box[k, 1]
-                    sz = rotation[at, k, 2] * x + rotation[at, k, 5] * y + rotation[at, k, 8] * z - box[k, 2]
-                    dx = rotation[at, k, 0] * u + rotation[at, k, 3] * v + rotation[at, k, 6] * w
-                    dy = rotation[at, k, 1] * u + rotation[at, k, 4] * v + rotation[at, k, 7] * w
-                    dz = rotation[at, k, 2] * u + rotation[at, k, 5] * v + rotation[at, k, 8] * w
-                    enter, leave = _slab(sx, dx, box[k, 3], _ZERO, np.float32(np.inf))
-                    enter, leave = _slab(sy, dy, box[k, 4], enter, leave)
-                    enter, leave = _slab(sz, dz, box[k, 5], enter, leave)
-                    if enter > leave or enter >= limit_m[i]:
-                        continue
-                    if found < len(ray):
-                        ray[found], actor[found] = i, k
-                        span_m[found], entry_m[found] = leave - enter, enter
-                        inside[found, 0] = sx + enter * dx + box[k, 6]
-                        inside[found, 1] = sy + enter * dy + box[k, 7]
-                        inside[found, 2] = sz + enter * dz + box[k, 8]
-                        inside[found, 3], inside[found, 4], inside[found, 5] = dx, dy, dz
-                    found += 1
+                if found < len(ray):
+                    ray[found], actor[found] = i, k
+                    span_m[found], entry_m[found] = leave - enter, enter
+                    inside[found, 0] = sx + enter * dx + box[k, 6]
+                    inside[found, 1] = sy + enter * dy + box[k, 7]
+                    inside[found, 2] = sz + enter * dz + box[k, 8]
+                    inside[found, 3], inside[found, 4], inside[found, 5] = dx, dy, dz
+                found += 1
     return found
 
 

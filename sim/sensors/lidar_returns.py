@@ -5,6 +5,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from sim.rig import LidarConfig
 from sim.scene import MATERIAL_INDEX, MATERIAL_NAMES, MATERIALS
@@ -79,7 +80,7 @@ class LidarPhysics:
         gain = np.where(retro, np.float32(25), np.float32(1))
         power = gain * reflectivity * facing * loss / np.maximum(mixed * mixed, np.float32(0.25))
         decades = np.log10(np.maximum(power, np.float32(1e-12)) / self._threshold)
-        chance = 1 / (1 + np.exp(-decades / (_SOFTNESS / 4)))
+        chance = expit(decades / (_SOFTNESS / 4))
         lot = rng.random(n, dtype=np.float32)
         is_received = is_hit & ~_IS_GLASS[material] & (lot < chance * np.float32(1 - self._config.drop_share))
         intensity = self._intensity(reflectivity * facing * loss, retro, rng)

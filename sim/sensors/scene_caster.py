@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.scene import SceneView
-from sim.sensors.actor_rays import BLOCK, TILE, bound_rays, enter_boxes, keep_nearest
+from sim.sensors.actor_rays import BLOCK, TILE, bound_rays, enter_boxes, keep_nearest, mark_near
 from sim.sensors.raycast import NO_HIT, RayCasterFactory
 from sim.sensors.surfaces import ActorLibrary, SurfaceTable
 from sim.sensors.tracks import ActorTracks
@@ -148,6 +148,7 @@ class SceneCaster:
         anchor = rays.origin_m[:, 0].astype(np.float64)
         origin = (rays.origin_m - anchor[:, None]).astype(np.float32)
         segment, share = tracks.places(rays.time_ns)
+        is_near = _near_tiles(origin, rays.direction, _balls(library, slots, tracks, anchor), np.float32(reach_m))
         entered = _Entries.of(
             _capacity(len(rays)),
             lambda into: enter_boxes(
@@ -156,14 +157,11 @@ class SceneCaster:
                 np.full(len(rays), np.inf, dtype=np.float32) if limit_m is None else limit_m,
                 segment,
                 share,
-                _bounds(origin, rays.direction, BLOCK),
-                _bounds(origin, rays.direction, TILE),
-                _balls(library, slots, tracks, anchor),
+                is_near,
                 (tracks.position_m - anchor).astype(np.float32),
                 tracks.rotation.reshape(-1, count, 9).astype(np.float32),
                 tracks.turn_rad.astype(np.float32),
                 _boxes(library, slots),
-                np.float32(reach_m),
                 into.ray,
                 into.actor,
                 into.span_m,
@@ -210,6 +208,17 @@ class _Entries:
 
 def _capacity(rays: int) -> int:
     return rays + 1024
+
+
+def _near_tiles(origin_m: F32, direction: F32, balls: F32, reach_m: np.float32) -> Bool:
+    """(tiles, K) which actors each tile of rays may meet: found for whole blocks first."""
+    is_near = np.ones((1, len(balls)), dtype=np.bool_)
+    blocks = -(-direction.shape[1] // BLOCK)
+    for size, runs in ((BLOCK, blocks), (TILE, BLOCK // TILE)):
+        bounds, wider = _bounds(origin_m, direction, size), is_near
+        is_near = np.empty((bounds.shape[1], len(balls)), dtype=np.bool_)
+        mark_near(bounds, balls, reach_m, wider, runs, is_near)
+    return is_near
 
 
 def _bounds(origin_m: F32, direction: F32, size: int) -> F32:

@@ -104,12 +104,15 @@ def test_ctrl_c_saves_and_a_second_call_goes_on(folder: Path, start: Start) -> N
     done = stopped["progress"]["step"]
     assert done >= 1
     more = ("--set", f"steps={done + 3}")
-    code, out, err = finish(start("train", "run.yaml", *more, "--profile"))
+    code, out, err = finish(start("train", "run.yaml", *more, "--profile", "--export", "ship/mini.safetensors"))
     assert code == 0, err
     assert f"finished: {done + 3} of {done + 3} steps" in out
     assert "backward" in out
     assert "perception replay DRIVE --model out/training/mini/last.safetensors" in out
     assert [step for step, _ in losses(run)] == list(range(done + 3))
+    shipped = folder / "ship" / "mini.safetensors"
+    assert shipped.stat().st_size < 0.7 * (run / "last.safetensors").stat().st_size
+    assert load_model(str(shipped)).info.trained
 
 
 @pytest.mark.parametrize(
@@ -123,6 +126,7 @@ def test_ctrl_c_saves_and_a_second_call_goes_on(folder: Path, start: Start) -> N
         (("run.yaml", "--set", "name=../up"), 2, "name"),
         (("run.yaml", "--set", "model=huge"), 1, "no model is called 'huge'"),
         (("run.yaml", "--set", "model=absent.safetensors"), 1, "absent.safetensors: cannot be read"),
+        (("run.yaml", "--export", "weights.pt"), 2, "--export weights.pt: weights are safetensors"),
         (("run.yaml", "--set", "device=cuda:7"), 2, "torch sees no GPU here"),
         (("run.yaml", "--set", "data.drives=[nowhere/*]"), 1, "nowhere/*: no path fits"),
         (("run.yaml", "--set", "data.drives=[nowhere]"), 1, "nowhere: no such file or folder"),

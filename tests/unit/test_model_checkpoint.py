@@ -141,6 +141,25 @@ def test_weights_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
         load_model(str(tmp_path / "nan.safetensors"))
 
 
+def test_tiny_comes_with_weights() -> None:
+    shipped = load_model("tiny")
+    assert shipped.info.trained
+    assert shipped.info.hash != model_hash(build_network(shipped.config))
+    with pytest.raises(ModelError, match="width is 96, wanted 128"):
+        load_model("tiny", ModelConfig(width=128))
+
+
+def test_half_precision_takes_half_the_bytes_and_loads_as_whole(saved: Path, tmp_path: Path) -> None:
+    whole = build_network(SEEDED)
+    save_checkpoint(tmp_path / "half.safetensors", whole, dtype=torch.float16)
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.55 * saved.stat().st_size
+    network, _ = load_checkpoint(tmp_path / "half.safetensors")
+    for name, tensor in whole.state_dict().items():
+        loaded = network.state_dict()[name]
+        assert loaded.dtype == tensor.dtype
+        torch.testing.assert_close(loaded, tensor, rtol=1e-3, atol=1e-7)
+
+
 def test_missing_files_and_unknown_names_are_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be read"):
         load_model(str(tmp_path / "none.safetensors"))

@@ -18,6 +18,7 @@ from perception.models.bench import STAGES, bench_model, surround_request
 from perception.models.checkpoint import load_model
 from perception.models.image_header import image_size
 from perception.models.inference import InferenceModel, ego_vector
+from perception.models.network import build_network
 from perception.models.tensors import EGO_FIELDS
 from tests.model_samples import TINY, noise_cloud
 
@@ -116,7 +117,7 @@ def test_the_ego_vector_names_its_columns() -> None:
 
 
 def test_an_untrained_model_publishes_little() -> None:
-    untrained = load_model("tiny")
+    untrained = InferenceModel(build_network(TINY), trained=False)
     rng = np.random.default_rng(3)
     images = [rng.integers(0, 256, (3, 128, 352), dtype=np.uint8) for _ in range(6)]
     cameras = [untrained.encode_image(image) for image in images]

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
 from perception.config.schema import ModelConfig
 from perception.core.errors import ModelError
 from perception.core.taxonomy import CLASS_INDEX, CLASSES
-from perception.models.blocks import cell_centers, speed_up
+from perception.models.blocks import ConvNorm, ResidualBlock, cell_centers, speed_up
 from perception.models.boxes import BOX_FIELDS, encode_boxes, sizes_of, yaws_of
 from perception.models.encoders.lidar import LidarEncoder
 from perception.models.encoders.pillars import Pillars
@@ -100,6 +102,26 @@ def test_folding_norms_changes_nothing_but_the_speed() -> None:
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
     torch.testing.assert_close(network.encode_cameras(images), image_before, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(network.fuse(inputs).heat_logits, before.heat_logits, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("inputs", [3, 4, 12, 16])
+def test_the_shortcut_of_a_strided_block_is_a_strided_1x1_convolution(inputs: int) -> None:
+    """With its gradient, and without the strided 1x1 convolution whose gradient corrupts memory (see the block)."""
+    torch.manual_seed(3)
+    block = ResidualBlock(inputs, 8, stride=2).double().eval()
+    assert not [
+        m for m in block.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) and m.stride != (1, 1)
+    ]
+    x = torch.randn(2, inputs, 9, 12, dtype=torch.float64, requires_grad=True)
+    assert isinstance(block.shortcut, ConvNorm)
+    shortcut = functional.conv2d(x, block.shortcut.conv.weight, stride=2)
+    expected = functional.relu(block.second(block.first(x)) + block.shortcut.norm(shortcut))
+    out = block(x)
+    torch.testing.assert_close(out, expected)
+    direction = torch.randn_like(out)
+    (gradient,) = torch.autograd.grad(out, x, direction)
+    (wanted,) = torch.autograd.grad(expected, x, direction)
+    torch.testing.assert_close(gradient, wanted)
 
 
 def test_cells_run_forward_by_row_and_left_by_column() -> None:

@@ -21,20 +21,10 @@ from perception.training.clouds import box_of, is_real
 from perception.training.collate import collate
 from perception.training.projection import project
 from tests.model_samples import TINY
+from tests.training_runs import PLAIN
 from tests.training_scenes import POINTS_A_BOX, in_network_pixels, make_frame, mounts
 from tests.unit.test_model_geometry import CAMERAS
 
-STILL = AugmentConfig(
-    flip=0,
-    rotation_deg=0,
-    scale=0,
-    translation_m=0,
-    image_scale=(1, 1),
-    color=0,
-    intensity=0,
-    drop_points=0,
-    jitter_m=0,
-)
 OBJECTS = 8
 CPU = torch.device("cpu")
 
@@ -72,7 +62,7 @@ def moved(batch: TrainingBatch, pixels: Tensor) -> Tensor:
 
 def test_nothing_asked_for_leaves_a_batch_as_it_was() -> None:
     batch = make_batch(2)
-    same = augment(batch, STILL, TINY, seeded(), 0.0)
+    same = augment(batch, PLAIN, TINY, seeded(), 0.0)
     for field in fields(batch):
         before, after = getattr(batch, field.name), getattr(same, field.name)
         torch.testing.assert_close(after, before, equal_nan=True, rtol=1e-6, atol=1e-6)
@@ -126,6 +116,15 @@ def test_points_stay_in_their_boxes() -> None:
         # A point of a box that left may still be in the range; none changes its box.
         assert torch.equal(owner[sample, real], expected)
     assert (after.class_index >= 0).any(dim=1).all()
+
+
+def test_only_a_world_that_is_not_turned_teaches_paths() -> None:
+    batch = make_batch(1)
+    assert batch.path_known.any(dim=1).all()
+    turned = change_world(batch, change(mirrored=True, rotation=0.5, scale=1.1), TINY.range_m)
+    assert not turned.path_known.any()
+    straight = change_world(batch, change(mirrored=True, rotation=0.0, scale=1.1), TINY.range_m)
+    assert torch.equal(straight.path_known, batch.path_known)
 
 
 def test_motion_turns_with_the_world() -> None:
@@ -218,7 +217,7 @@ def test_what_leaves_the_square_is_no_label() -> None:
     assert turned.attribute_index[0, 0] == -1
     assert not turned.boxes[0, 0].any()
     assert turned.class_index[0, 1] == batch.class_index[0, 1]
-    cropped = augment_points(turned, STILL, TINY, seeded())
+    cropped = augment_points(turned, PLAIN, TINY, seeded())
     assert cropped.lidar_count.item() < batch.lidar_count.item()
     real = cropped.lidar_points[0, 0, : cropped.lidar_count.item()]
     assert real[:, :2].abs().max() < TINY.range_m
@@ -227,9 +226,10 @@ def test_what_leaves_the_square_is_no_label() -> None:
 
 
 def test_draws_keep_to_what_is_allowed() -> None:
-    config = AugmentConfig(rotation_deg=20, scale=0.1, translation_m=0.7, flip=0.3)
+    config = AugmentConfig(rotation=0.7, rotation_deg=20, scale=0.1, translation_m=0.7, flip=0.3)
     drawn = draw_change(4000, config, seeded(), CPU)
     assert abs(drawn.is_mirrored.float().mean().item() - 0.3) < 0.03
+    assert abs((drawn.rotation_rad != 0).float().mean().item() - 0.7) < 0.03
     for values, bound in ((drawn.rotation_rad, math.radians(20)), (drawn.scale - 1, 0.1), (drawn.shift_m, 0.7)):
         assert 0.98 * bound < values.abs().max() <= bound * 1.0001
         assert abs(values.mean().item()) < 0.05 * bound
@@ -237,7 +237,7 @@ def test_draws_keep_to_what_is_allowed() -> None:
 
 def test_points_are_thinned_and_their_intensity_shifted() -> None:
     batch = make_batch()
-    config = STILL.model_copy(update={"drop_points": 0.4, "intensity": 0.2, "jitter_m": 0.05})
+    config = PLAIN.model_copy(update={"drop_points": 0.4, "intensity": 0.2, "jitter_m": 0.05})
     after = augment_points(batch, config, TINY, seeded())
     share = after.lidar_count[:, 0] / batch.lidar_count[:, 0]
     assert (share > 0.55).all()
@@ -259,7 +259,7 @@ def test_colours_change_but_grey_stays_grey_and_padding_black() -> None:
     top = batch.cameras.clone()
     top[..., -1] = 10.0
     batch = replace(batch, images=grey.expand(-1, -1, 3, -1, -1).contiguous(), cameras=top)
-    after = augment_images(batch, STILL.model_copy(update={"color": 0.4}), torch.tensor([False, False]), seeded())
+    after = augment_images(batch, PLAIN.model_copy(update={"color": 0.4}), torch.tensor([False, False]), seeded())
     red, green, blue = after.images.unbind(dim=2)
     torch.testing.assert_close(red, green, rtol=0, atol=0.01)
     torch.testing.assert_close(green, blue, rtol=0, atol=0.01)
@@ -273,7 +273,7 @@ def test_colours_change_but_grey_stays_grey_and_padding_black() -> None:
 
 def test_pictures_beyond_a_border_are_black() -> None:
     batch = replace(make_batch(1), images=torch.full_like(make_batch(1).images, 200))
-    after = augment_images(batch, STILL.model_copy(update={"image_scale": (0.5, 0.5)}), torch.tensor([False]), seeded())
+    after = augment_images(batch, PLAIN.model_copy(update={"image_scale": (0.5, 0.5)}), torch.tensor([False]), seeded())
     share = (after.images > 100).float().mean(dim=(-3, -2, -1))
     torch.testing.assert_close(share, torch.full_like(share, 0.25), rtol=0, atol=0.02)
 

@@ -47,6 +47,7 @@ def frame_with(seed: int, places: list[tuple[float, float]], size_m: float = 2.0
         radar_points=returns,
         class_index=np.full(n, seed, dtype=np.int64),
         attribute_index=np.full(n, 2, dtype=np.int64),
+        visible_share=np.ones(n, dtype=np.float32),
         boxes=encode_boxes(center, np.full((n, 3), size_m), np.zeros(n), np.tile([3.0, 1.0], (n, 1))),
     )
 
@@ -149,8 +150,8 @@ def test_of_pasted_objects_that_hide_each_other_only_here_the_nearer_comes() -> 
 
 
 def test_points_in_the_way_keep_a_place_free_of_pasting() -> None:
-    wall = frame_with(1, [AT])
-    wall = replace(wall, class_index=np.zeros(0, np.int64), attribute_index=np.zeros(0, np.int64), boxes=wall.boxes[:0])
+    wall, bare = frame_with(1, [AT]), make_frame(1, objects=0, poses=mounts(4))
+    wall = replace(bare, lidar_points=wall.lidar_points, lidar_count=wall.lidar_count, radar_points=wall.radar_points)
     batch, after = pasted(wall, frame_with(2, [AT]))
     assert not new_labels(batch, after).any()
 

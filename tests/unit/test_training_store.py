@@ -62,6 +62,7 @@ def small_frame(
         class_index=rng.integers(0, 10, boxes),
         boxes=np.where(rng.random((boxes, 10)) < 0.1, np.nan, rng.normal(size=(boxes, 10))).astype(np.float32),
         attribute_index=rng.integers(-1, 8, boxes),
+        visible_share=np.where(rng.random(boxes) < 0.3, np.nan, rng.random(boxes)).astype(np.float32),
         path_m=rng.normal(size=(6, 2)).astype(np.float32),
         path_known=rng.random(6) < 0.5,
         target_speed_mps=float(rng.normal()) if seed % 2 else float("nan"),

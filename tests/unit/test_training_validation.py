@@ -173,6 +173,11 @@ def test_what_each_sensor_can_see() -> None:
         camera_age_s=frame.camera_age_s[:1],
     )
     assert can_see(one, camera).tolist() == [True, False, False, False]
+    hidden = replace(one, visible_share=np.array([0.3, 1, 1, 1], dtype=np.float32))
+    assert not can_see(hidden, camera).any()
+    assert can_see(hidden, lidar).tolist() == can_see(one, lidar).tolist()
+    unknown = replace(one, visible_share=np.full(4, np.nan, dtype=np.float32))
+    assert can_see(unknown, camera).tolist() == can_see(one, camera).tolist()
     assert can_see(one, camera | lidar).tolist() == (can_see(one, camera) | can_see(one, lidar)).tolist()
 
 
