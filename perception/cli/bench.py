@@ -58,6 +58,34 @@ def bench_sim_command(
     _show(bench_simulator(chosen, threads=threads or os.cpu_count() or 1), as_json)
 
 
+@bench.command("queue")
+@click.option(
+    "--queue", "urls", multiple=True, metavar="URL", help="A queue to measure; repeatable [default: one of each kind]."
+)
+@click.option(
+    "--seconds", type=click.FloatRange(min=0.1), default=1.2, show_default=True, help="Length of a measurement."
+)
+@click.option(
+    "--consumers",
+    type=click.IntRange(min=1, max=64),
+    multiple=True,
+    default=(1, 4, 16),
+    show_default=True,
+    help="How many consumers the highest rate is measured with; repeatable.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def bench_queue_command(*, urls: tuple[str, ...], seconds: float, consumers: tuple[int, ...], as_json: bool) -> None:
+    """Each result queue over the bare library: latency at 10 and 100 Hz, and the highest rate with many consumers.
+
+    Brokers are started where they are installed. Of several consumers one is stalled.
+    """
+    from perception.queues.bench import BenchPlan, bench_queues
+
+    figures = bench_queues(urls, BenchPlan(seconds=seconds, consumers=consumers))
+    queues = figures.pop("queues")
+    _show(figures | queues if not as_json else figures | {"queues": queues}, as_json)
+
+
 @bench.command("nuscenes")
 @click.option("--rows", type=click.IntRange(min=100), default=2_600_000, show_default=True, help="Rows of sample_data.")
 @click.option(

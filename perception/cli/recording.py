@@ -10,9 +10,13 @@ from numpy.typing import NDArray
 from perception.core.errors import UsageError
 from perception.core.geometry import invert, transform_points
 from perception.core.labels import Labels
-from perception.core.messages import AnyMessage, LidarSweep, SweepMotion
-from perception.core.ports import Recorder, Source
-from perception.core.results import PerceptionResult
+from perception.core.messages import LidarSweep, SweepMotion
+from perception.core.ports import Recorded, Recorder, Source
+from perception.core.results import EndOfRun, PerceptionResult
+from perception.queues.codec import encode
+from perception.queues.mcap_layout import TOPIC, schema_and_channel
+from perception.recorders.mcap import McapRecorder, ResultFormat
+from perception.recorders.mcap_files import Rotation
 from perception.recorders.nuscenes import NuScenesRecorder
 from perception.recorders.nuscenes_map import CELL_M, DrivableMask
 from perception.sync.compensation import sweep_at_reference
@@ -31,16 +35,39 @@ class Mapped(Protocol):
         ...
 
 
-def open_recorder(path: Path, source: Source) -> Recorder:
-    """A recorder chosen by the suffix of `path`: a folder becomes a nuScenes root.
+def open_recorder(path: Path, source: Source, rotation: Rotation | None = None) -> Recorder:
+    """A recorder chosen by the suffix of `path`: `.mcap`, or a folder, which becomes a nuScenes root.
 
-    Raises UsageError for other suffixes and for a folder that holds something.
+    Raises UsageError for other suffixes and for what exists already.
     """
+    if path.suffix == ".mcap":
+        if path.exists():
+            raise UsageError(f"--record {path}: it exists already; choose another name")
+        return McapRecorder(
+            path, source.rig, source.drive_id, notes=source.notes, results=result_format(), rotation=rotation
+        )
     if path.suffix:
-        raise UsageError(f"--record {path}: no recorder writes {path.suffix} files; give a folder for a nuScenes root")
+        raise UsageError(
+            f"--record {path}: no recorder writes {path.suffix} files; "
+            "give a .mcap file, or a folder for a nuScenes root"
+        )
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UsageError(f"--record {path}: it exists and is not an empty folder; choose another name")
     return _FittingRecorder(path, source)
+
+
+def rotation_of(megabytes: float | None, seconds: float | None) -> Rotation:
+    """What `--rotate-mb` and `--rotate-s` say."""
+    return Rotation(
+        max_bytes=None if megabytes is None else round(megabytes * 1e6),
+        max_ns=None if seconds is None else round(seconds * 1e9),
+    )
+
+
+def result_format() -> ResultFormat:
+    """Results as the queues carry them, in a channel like that of `mcap:FILE`."""
+    schema, _ = schema_and_channel()
+    return ResultFormat(topic=TOPIC, schema=(schema.name, schema.encoding, schema.data), encode=encode)
 
 
 class _FittingRecorder:
@@ -58,12 +85,12 @@ class _FittingRecorder:
             path, source.rig, source.drive_id, compensate=self._compensate, drivable=drivable
         )
 
-    def write(self, item: AnyMessage | PerceptionResult | Labels) -> None:
+    def write(self, item: Recorded) -> None:
         if isinstance(item, Labels):
             if self._labelled_ns is not None and item.reference_ns - self._labelled_ns < KEYFRAME_NS:
                 return
             self._labelled_ns = item.reference_ns
-        elif not isinstance(item, PerceptionResult):
+        elif not isinstance(item, PerceptionResult | EndOfRun):
             self._estimator.observe(item)
         self._recorder.write(item)
 

@@ -3,11 +3,17 @@
 import contextlib
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import click
 
 from perception.cli.options import RateType
+from perception.cli.playback_keys import KEYS, steered_by_keys
+from perception.cli.playback_socket import steered_by_socket
 from perception.cli.service_run import RunOptions, exit_code, run_options, run_service
+from perception.config.schema import ServiceConfig
+from perception.core.ports import Source
+from perception.pipeline.playback import Playback
 from perception.pipeline.replay import ReplayOptions
 from perception.sources.open import open_drive
 
@@ -26,6 +32,7 @@ from perception.sources.open import open_drive
 @click.option(
     "--reference", type=click.Choice(["sweeps", "keyframes"]), help="Which lidar sweeps give a result [sweeps]."
 )
+@click.option("--control", type=click.Path(path_type=Path), metavar="SOCKET", help="Steer by JSON lines on a socket.")
 @click.option("--strict", is_flag=True, help="Stop at the first message that cannot be read.")
 @run_options
 @click.pass_context
@@ -41,20 +48,43 @@ def replay(
     duration: float | None,
     live: bool,
     reference: str | None,
+    control: Path | None,
     strict: bool,
     run: RunOptions,
 ) -> None:
     """Replay the drive at PATH through the service and publish the results.
 
-    PATH is a drive in any supported format, or `synthetic:` for one that is made up on the spot.
+    PATH is a drive in any supported format, or `synthetic:` for one that is made up on the spot. On a terminal, keys
+    steer: space pauses, s steps, [ and ] seek, - and + change the rate, q quits.
     """
     if reference:
         sync = run.config.sync.model_copy(update={"reference": reference})
         run = replace(run, config=run.config.model_copy(update={"sync": sync}))
-    if live and math.isinf(rate):
-        rate = 1.0
+    if live:
+        rate = 1.0 if math.isinf(rate) else rate
+        run = replace(run, config=never_waiting(run.config))
     options = ReplayOptions(rate=rate, start_s=start, duration_s=duration, live=live, strict=strict)
     opened = open_drive(path, format=format_name, scene=scene, latency=run.config.latency)
-    with contextlib.closing(opened) as source:
-        summary = run_service(source, run, options=options, loop=loop)
+    with contextlib.closing(opened) as source, contextlib.ExitStack() as stack:
+        playback = Playback(rate, _seconds_of(source))
+        steers = not run.quiet and not run.as_json and stack.enter_context(steered_by_keys(playback))
+        if steers:
+            click.echo(KEYS, err=True)
+        if control is not None:
+            stack.enter_context(steered_by_socket(playback, control))
+        summary = run_service(
+            source, run, options=options, loop=loop, playback=playback if steers or control is not None else None
+        )
     ctx.exit(exit_code(summary))
+
+
+def _seconds_of(source: Source) -> float | None:
+    span = source.span_ns
+    return None if span is None else (span[1] - span[0]) / 1e9
+
+
+def never_waiting(config: ServiceConfig) -> ServiceConfig:
+    """The settings with a queue that drops the oldest result rather than wait, unless they say otherwise."""
+    if "when_full" in config.queue.model_fields_set:
+        return config
+    return config.model_copy(update={"queue": config.queue.model_copy(update={"when_full": "drop"})})

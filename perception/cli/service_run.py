@@ -13,21 +13,26 @@ import click
 from perception.cli.display import ReplayDisplay, open_display
 from perception.cli.main import EXIT_DONE, EXIT_FAILED, EXIT_LOSSES
 from perception.cli.options import output_options, service_config, service_options
-from perception.cli.recording import open_recorder
+from perception.cli.recording import open_recorder, rotation_of
 from perception.config.schema import ServiceConfig
 from perception.core.bundle import DropCause
 from perception.core.errors import QueueError
 from perception.core.ports import Engine, Recorder, ResultQueue, Source
 from perception.pipeline.laps import replay_laps
+from perception.pipeline.playback import Playback
 from perception.pipeline.replay import ReplayOptions, RunSummary
 from perception.queues.open import open_queue
+from perception.queues.sensor_channel import open_sensor_channel
+from perception.recorders.mcap_files import Rotation
 from perception.runtime.engines import open_engine
+from perception.viewer.live_scenes import SensorPublisher
 from perception.viewer.sinks import PictureFolder, VideoFile
 
 LOSSES = frozenset({DropCause.UNREADABLE, DropCause.OVERLOAD, DropCause.OVERFLOW, DropCause.LATE})
 """What makes a run end with exit code 3; images that no reference time wanted are not losses."""
 CONSUMER_TIMEOUT_S = 300.0
 PICTURE_EVERY = 10
+POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +42,10 @@ class RunOptions:
     config: ServiceConfig
     address: str | None
     record: Path | None
+    rotation: Rotation
     pictures: Path | None
     wait_for_consumer: bool
+    publish_sensors: bool
     as_json: bool
     quiet: bool
 
@@ -56,8 +63,11 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         overrides: tuple[str, ...],
         address: str | None,
         record: Path | None,
+        rotate_mb: float | None,
+        rotate_s: float | None,
         pictures: Path | None,
         wait_for_consumer: bool,
+        publish_sensors: bool,
         as_json: bool,
         quiet: bool,
         **own: Any,
@@ -66,8 +76,10 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             config=service_config(config_name, overrides, model=model, queue_url=queue_url, placement=placement),
             address=address,
             record=record,
+            rotation=rotation_of(rotate_mb, rotate_s),
             pictures=pictures,
             wait_for_consumer=wait_for_consumer,
+            publish_sensors=publish_sensors,
             as_json=as_json,
             quiet=quiet,
         )
@@ -77,15 +89,29 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     with_options = service_options(output_options(collected))
     for option in (
         click.option("--wait-for-consumer", is_flag=True, help="Start when somebody is attached to the queue."),
+        click.option(
+            "--publish-sensors", is_flag=True, help="Send what sensors saw, made small, beside the results: for `view`."
+        ),
         click.option("--pictures", type=folder, metavar="DIR", help="Draw every tenth result as a PNG."),
-        click.option("--record", type=folder, metavar="DIR", help="Write the drive as a nuScenes root."),
-    ):
+        click.option("--rotate-s", type=POSITIVE, metavar="S", help="With --record FILE.mcap: files of so long."),
+        click.option("--rotate-mb", type=POSITIVE, metavar="MB", help="With --record FILE.mcap: files of this size."),
+        click.option(
+            "--record", type=folder, metavar="FILE.mcap|DIR",
+            help="Write sensors and results as MCAP, or the drive as a nuScenes root.",
+        ),
+    ):  # fmt: skip
         with_options = option(with_options)
     return with_options
 
 
 def run_service(
-    source: Source, run: RunOptions, *, options: ReplayOptions, loop: bool = False, video: Path | None = None
+    source: Source,
+    run: RunOptions,
+    *,
+    options: ReplayOptions,
+    loop: bool = False,
+    video: Path | None = None,
+    playback: Playback | None = None,
 ) -> RunSummary:
     """Play a source through the service, shown and recorded as `run` says; the account of the last lap.
 
@@ -100,7 +126,7 @@ def run_service(
             _await_consumer(queue, display)
         for summary in replay_laps(
             source, engine, queue, run.config,
-            options=options, loop=loop, recorders=recorders, on_result=display.result,
+            options=options, loop=loop, recorders=recorders, on_result=display.result, playback=playback,
         ):  # fmt: skip
             display.lap(summary)
     return summary
@@ -130,13 +156,16 @@ def _open_recorders(source: Source, run: RunOptions, video: Path | None) -> Iter
     recorders: list[Recorder] = []
     with contextlib.ExitStack() as stack:
         if run.record:
-            recorders.append(stack.enter_context(contextlib.closing(open_recorder(run.record, source))))
+            recorders.append(stack.enter_context(contextlib.closing(open_recorder(run.record, source, run.rotation))))
         if video:
             frame_rate = _frame_rate(source.label_times_ns)
             recorders.append(stack.enter_context(contextlib.closing(VideoFile(source, video, frames_per_s=frame_rate))))
         if run.pictures:
             folder = PictureFolder(source, run.pictures, every=PICTURE_EVERY)
             recorders.append(stack.enter_context(contextlib.closing(folder)))
+        if run.publish_sensors:
+            channel = open_sensor_channel(run.config.queue.url, run.config.queue)
+            recorders.append(stack.enter_context(contextlib.closing(SensorPublisher(source, channel))))
         yield recorders
 
 

@@ -8,6 +8,8 @@ import click
 
 from perception.cli.display import describe
 from perception.cli.service_run import RunOptions, open_service
+from perception.config.schema import ServiceConfig
+from perception.core.ports import Engine, ResultQueue
 from perception.pipeline.laps import replay_laps
 from perception.pipeline.replay import ReplayOptions
 from sim.held_out import held_out
@@ -72,11 +74,17 @@ def _service_driving(run: RunOptions) -> Iterator[Drive]:
         if not run.quiet:
             click.echo(describe(engine), err=True)
 
-        def drive(scenario: ScenarioConfig) -> RouteScore:
-            with contextlib.closing(RouteSource(scenario)) as source:
-                (summary,) = replay_laps(source, engine, queue, run.config, options=ReplayOptions())
-                if summary.end.reason != "completed":
-                    raise click.Abort
-                return source.score()
+        yield service_drive(engine, queue, run.config)
 
-        yield drive
+
+def service_drive(engine: Engine, queue: ResultQueue, config: ServiceConfig) -> Drive:
+    """Drives a scenario as its driver does with what the service publishes. The drive raises Abort on Ctrl-C."""
+
+    def drive(scenario: ScenarioConfig) -> RouteScore:
+        with contextlib.closing(RouteSource(scenario)) as source:
+            (summary,) = replay_laps(source, engine, queue, config, options=ReplayOptions())
+            if summary.end.reason != "completed":
+                raise click.Abort
+            return source.score()
+
+    return drive

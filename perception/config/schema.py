@@ -1,5 +1,6 @@
 """Every setting of the service, with its default, range and meaning. Frozen; an unknown field is an error."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
@@ -126,12 +127,46 @@ class RuntimeConfig(Settings):
     """A frame that takes longer than this means that the engine hangs."""
 
 
+class QueueSecurity(Settings):
+    """Who may join a queue. Secrets are never settings: a file holds them, or an environment variable.
+
+    PERCEPTION_QUEUE_USER and PERCEPTION_QUEUE_PASSWORD, where set, stand for `user` and what `password_file` holds.
+    """
+
+    ca_file: Path | None = None
+    """PEM of the authority that signs the other side's certificate; with it the connection is TLS."""
+    certificate_file: Path | None = None
+    """PEM of our own certificate, where the other side asks for one (mTLS)."""
+    key_file: Path | None = None
+    """PEM of the certificate's private key."""
+    user: str | None = None
+    password_file: Path | None = None
+    credentials_file: Path | None = None
+    """NATS alone: a .creds file, or the seed of an nkey."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "QueueSecurity":
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("certificate_file and key_file belong together; give both or neither")
+        return self
+
+
 class QueueConfig(Settings):
     url: str = "zenoh:perception/results"
     history: Annotated[int, Field(ge=0, le=1_000_000)] = 1000
-    """Results kept for consumers that join late, while the producer lives."""
+    """Results kept for consumers that join late, while the producer lives. A broker keeps them whoever lives, and more
+    where this is not set: 100 000 (`nats:`), 10 000 (`redis:`)."""
     linger_s: Annotated[float, Field(ge=0, le=3600)] = 3.0
     """How long the producer stays after the last result, so that consumers finish."""
+    buffer: PositiveInt = 1000
+    """Results kept by the producer while a broker is away or slow."""
+    when_full: Literal["wait", "drop"] = "wait"
+    """`wait`: a full buffer holds the service up and nothing is lost (replay). `drop`: the oldest is dropped and
+    counted, and nothing ever waits (live)."""
+    security: QueueSecurity = QueueSecurity()
+    zenoh_config: Path | None = None
+    """Zenoh alone: a file of its own settings (JSON5), for other networks than loopback and for access control. What it
+    leaves out is as without it: endpoints and scouting on loopback."""
 
 
 class LatencyConfig(Settings):

@@ -42,6 +42,8 @@ class DropCause(StrEnum):
     UNKNOWN_SENSOR = "unknown_sensor"
     OVERLOAD = "overload"
     """A live service was busy; a newer frame took this one's place."""
+    QUEUE = "queue"
+    """A result that the result queue could not take (a live service, a broker that is away)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -178,8 +178,6 @@ def integrate_twist(velocity_mps: ArrayLike, yaw_rate_radps: float, duration_s: 
 
 def is_rotation(matrix: Float, tolerance: float = 1e-3) -> bool:
     """Whether a (3, 3) matrix is orthonormal and right-handed within `tolerance`."""
-    return bool(
-        np.all(np.isfinite(matrix))
-        and np.allclose(matrix @ matrix.T, np.eye(3), atol=tolerance)
-        and np.linalg.det(matrix) > 0
-    )
+    if not np.isfinite(matrix).all():
+        return False
+    return bool(np.abs(matrix @ matrix.T - np.eye(3)).max() <= tolerance and np.linalg.det(matrix) > 0)

@@ -1,6 +1,7 @@
 """Ground truth of one reference time, as arrays with one row a box."""
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,24 @@ class Labels:
 
     def __len__(self) -> int:
         return len(self.category)
+
+    def rows(self, keep: NDArray[np.bool_]) -> "Labels":
+        """Those of the labels where `keep` (K,) is True."""
+        share = self.visible_share
+        return replace(
+            self,
+            category=tuple(itertools.compress(self.category, keep)),
+            class_index=self.class_index[keep],
+            center_m=self.center_m[keep],
+            size_m=self.size_m[keep],
+            quaternion_wxyz=self.quaternion_wxyz[keep],
+            velocity_mps=self.velocity_mps[keep],
+            attribute_index=self.attribute_index[keep],
+            track_id=tuple(itertools.compress(self.track_id, keep)),
+            num_lidar_points=self.num_lidar_points[keep],
+            num_radar_points=self.num_radar_points[keep],
+            visible_share=None if share is None else share[keep],
+        )
 
     @property
     def yaw_rad(self) -> F64:

@@ -1,6 +1,6 @@
 """The ports: what a source, an engine, a queue, a recorder and a clock must do. The whole contract is in this file."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Literal, Protocol, runtime_checkable
 
@@ -15,6 +15,7 @@ from perception.core.stages import EncodeRequest, FuseRequest, FusionOutput, Mod
 
 Start = Literal["earliest", "latest"] | int
 QueueItem = PerceptionResult | EndOfRun
+Recorded = AnyMessage | Labels | QueueItem
 
 
 @runtime_checkable
@@ -56,6 +57,15 @@ class Source(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Seekable(Source, Protocol):
+    """A source that can begin anywhere without reading what lies before."""
+
+    def messages_from(self, arrival_ns: int) -> Iterator[AnyMessage]:
+        """As `messages`, from the first one that arrives at `arrival_ns` or later."""
+        ...
 
 
 @runtime_checkable
@@ -132,20 +142,38 @@ class ResultQueue(Protocol):
         """Whether anybody is subscribed now."""
         ...
 
+    def take_losses(self) -> int:
+        """Items dropped since the last call because the queue could not take them; 0 where it always can."""
+        ...
+
     def close(self) -> None:
         """Flush, linger as configured, and go."""
         ...
 
 
 class Subscription(Protocol):
-    """A consumer's end of a queue: iterates items in order and ends after `EndOfRun` (which it yields)."""
+    """A consumer's end of a queue: iterates items in order and ends after `EndOfRun` (which it yields).
+
+    An item counts as dealt with (is acknowledged, where the queue remembers that) once the next one is asked for.
+    """
+
+    def acknowledge(self) -> None:
+        """The last item was dealt with; for whoever leaves the loop there, before leaving it."""
+        ...
 
     @property
     def gaps(self) -> int:
         """Results known to be lost (overrun of the history) so far."""
         ...
 
+    @property
+    def stale(self) -> int:
+        """Results skipped so far because they were older than the consumer wants them."""
+        ...
+
     def __iter__(self) -> Iterator[QueueItem]: ...
+
+    def __aiter__(self) -> AsyncIterator[QueueItem]: ...
 
     def close(self) -> None: ...
 
@@ -153,7 +181,7 @@ class Subscription(Protocol):
 class Recorder(Protocol):
     """Writes a drive and its results to a file or folder."""
 
-    def write(self, item: AnyMessage | PerceptionResult | Labels) -> None: ...
+    def write(self, item: Recorded) -> None: ...
 
     def close(self) -> None:
         """Finish the file so that it can be read; also called after an error."""

@@ -10,6 +10,8 @@ from perception.core.clock import ReplayClock, SystemClock
 from perception.core.messages import AnyMessage
 from perception.core.ports import Engine, Source, Steerable
 from perception.core.results import EndOfRun, PerceptionResult
+from perception.pipeline.drive_part import part_of
+from perception.pipeline.playback import Playback
 from perception.pipeline.publisher import Publisher
 from perception.pipeline.session import Frame, Session
 
@@ -51,11 +53,13 @@ def run_drive(
     options: ReplayOptions,
     on_message: Tap | None = None,
     reference_times: frozenset[int] | None = None,
+    playback: Playback | None = None,
 ) -> RunSummary:
     """Play one lap of `source` through `engine` and call `on_result` with each result, in order, from one thread.
 
     A `Steerable` source gets each result before its next message (lock-step), from the thread that reads it. On
-    KeyboardInterrupt what was under way is still delivered and the summary's reason is `interrupted`.
+    KeyboardInterrupt what was under way is still delivered and the summary's reason is `interrupted`; so it is where
+    `playback`, which then sets the pace, cuts the lap short.
     """
     session = Session(
         drive_id=source.drive_id,
@@ -71,11 +75,13 @@ def run_drive(
     reason = "completed"
     try:
         try:
-            for message in _paced(source.messages(), options):
+            for message in _paced(source, options, playback):
                 lap.messages += 1
                 if on_message is not None:
                     on_message(message)
                 lap.submit(session.push(message, is_busy=options.live and lap.publisher.is_full))
+            if playback is not None and playback.is_cut:
+                reason = "interrupted"
         except KeyboardInterrupt:
             reason = "interrupted"
         lap.submit(session.finish())
@@ -122,18 +128,18 @@ class _Lap:
         self._on_result(result)
 
 
-def _paced(messages: Iterator[AnyMessage], options: ReplayOptions) -> Iterator[AnyMessage]:
-    """The chosen part of the messages, each when its arrival time has come."""
+def _paced(source: Source, options: ReplayOptions, playback: Playback | None) -> Iterator[AnyMessage]:
+    """The chosen part of the messages, each when its time has come."""
+    if playback is not None:
+        playback.begin(options.start_s)
     clock: ReplayClock | None = None
-    first_ns = 0
-    for message in messages:
-        if clock is None:
-            first_ns = message.arrival_ns
-            clock = ReplayClock(first_ns + round(options.start_s * 1e9), options.rate)
-        elapsed_s = (message.arrival_ns - first_ns) / 1e9
-        if elapsed_s < options.start_s:
-            continue
-        if options.duration_s is not None and elapsed_s >= options.start_s + options.duration_s:
-            return
-        clock.sleep_until(message.arrival_ns)
+    for elapsed_s, message in part_of(source, options.start_s, options.duration_s):
+        if playback is not None:
+            if not playback.wait_until(elapsed_s):
+                return
+        else:
+            if clock is None:
+                begun_ns = message.arrival_ns - round((elapsed_s - options.start_s) * 1e9)
+                clock = ReplayClock(begun_ns, options.rate)
+            clock.sleep_until(message.arrival_ns)
         yield message

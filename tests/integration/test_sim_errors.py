@@ -4,28 +4,25 @@ import errno
 import importlib.util
 import io
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from perception.cli.main import main
 from perception.core.errors import DriveError
 from perception.core.messages import LidarSweep
 from perception.sources.open import open_drive
 from sim.world_log import Header, WorldLogWriter, read_steps
+from tests.integration.conftest import Perception
 from tests.unit.sim_situations import StraightWorld
 
 if importlib.util.find_spec("libsumo") is None:  # loaded here, it would warn of other versions of Arrow
     pytest.skip("needs libsumo", allow_module_level=True)
 
-Said = tuple[int, str]
-Perception = Callable[..., Said]
 
 MOUNT = {"x_m": 1.0, "y_m": 0.0, "z_m": 1.6}
 OPTICS: dict[str, Any] = {"fx": 40.0, "fy": 40.0, "cx": 32.0, "cy": 12.0}
@@ -45,22 +42,6 @@ BARE = (
     "traffic.warmup_s=2",
 )
 LOCAL = ("--placement", "local", "--queue", "memory:errors", "--set", "queue.linger_s=0")
-
-
-@pytest.fixture
-def perception(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Perception]:
-    """Runs `perception ...` in this process; gives its exit code and what it wrote to standard error."""
-    before = signal.getsignal(signal.SIGTERM)
-
-    def run(*arguments: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["perception", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, capsys.readouterr().err
-
-    yield run
-    signal.signal(signal.SIGTERM, before)
 
 
 def _rig(folder: Path, *sensors: dict[str, Any]) -> str:
@@ -113,7 +94,7 @@ def test_wrong_use_names_what_is_wrong_and_what_is_allowed(
     (tmp_path / "bytes.net.xml").write_bytes(b"\x00\xff no text")
     (tmp_path / "wrong.yaml").write_text("loop: closed\nweather: {kind: hail}\ntraffic: {cars: 3}\n")
     (tmp_path / "taken.mp4").mkdir()
-    code, err = perception("sim", *LOCAL, *(argument.format(folder=tmp_path) for argument in arguments))
+    code, _, err = perception("sim", *LOCAL, *(argument.format(folder=tmp_path) for argument in arguments))
     assert code == 2
     assert "Traceback" not in err
     for part in says:
@@ -141,7 +122,7 @@ def test_wrong_use_names_what_is_wrong_and_what_is_allowed(
 def test_a_rig_that_cannot_be_is_refused(
     perception: Perception, tmp_path: Path, sensors: list[dict[str, Any]], says: tuple[str, ...]
 ) -> None:
-    code, err = perception("sim", "--rig", _rig(tmp_path, *sensors), *LOCAL)
+    code, _, err = perception("sim", "--rig", _rig(tmp_path, *sensors), *LOCAL)
     assert code == 2
     assert "rig.yaml: " in err
     assert len(err) < 400
@@ -155,7 +136,7 @@ def test_opendrive_that_netconvert_rejects_is_named_with_its_reason(
     pytest.importorskip("sumo")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "broken.xodr").write_text("<OpenDRIVE><road></OpenDRIVE>")
-    code, err = perception("sim", "--map", str(tmp_path / "broken.xodr"), *LOCAL)
+    code, _, err = perception("sim", "--map", str(tmp_path / "broken.xodr"), *LOCAL)
     assert code == 2
     assert "broken.xodr: this OpenDRIVE file cannot be converted" in err
     assert "'id' is missing in definition of a road" in err
@@ -168,7 +149,7 @@ def test_opendrive_without_netconvert_says_how_to_get_it(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setitem(sys.modules, "sumo", None)
     (tmp_path / "road.xodr").write_text("<OpenDRIVE/>")
-    code, err = perception("sim", "--map", str(tmp_path / "road.xodr"), *LOCAL)
+    code, _, err = perception("sim", "--map", str(tmp_path / "road.xodr"), *LOCAL)
     assert code == 2
     assert "road.xodr" in err
     assert "pip install eclipse-sumo" in err
@@ -187,7 +168,7 @@ def test_a_sumo_that_does_not_load_says_why(
 ) -> None:
     (tmp_path / "libsumo.py").write_text("raise ImportError('libX11.so.6: cannot open shared object file')")
     monkeypatch.syspath_prepend(tmp_path)
-    code, err = perception("sim", "--routes", "1", "--map", "rural")
+    code, _, err = perception("sim", "--routes", "1", "--map", "rural")
     assert code == 1
     assert "libX11.so.6" in err
     assert "perception doctor" in err
@@ -220,7 +201,9 @@ def test_what_was_recorded_when_the_disk_filled_up_replays(
     disk = _SmallDisk(root, 5_000_000)
     monkeypatch.setattr(Path, "write_bytes", lambda path, data: disk.write_bytes(path, data))
     rig = _rig(tmp_path, LIDAR, CAMERA)
-    code, err = perception("sim", "--rig", rig, "--record", str(root), "--duration", "8", "--seed", "5", *BARE, *LOCAL)
+    code, _, err = perception(
+        "sim", "--rig", rig, "--record", str(root), "--duration", "8", "--seed", "5", *BARE, *LOCAL
+    )
     monkeypatch.undo()
     assert code == 1
     assert err.splitlines()[-1].startswith(f"error: {root}")

@@ -2,14 +2,10 @@
 
 import importlib.util
 import json
-import signal
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from perception.cli.main import main
 from perception.cli.sim_routes import RouteOptions, planned
 from perception.core.errors import ConfigError
 from perception.core.results import PerceptionResult
@@ -17,11 +13,11 @@ from sim.held_out import held_out
 from sim.routes import RouteSource, route_maps, route_scenarios, run_routes
 from sim.scenario import load_scenario
 from sim.score import TABLE_HEAD, RouteScore, summary, table_row, total_row
+from tests.integration.conftest import Perception
 
 if importlib.util.find_spec("libsumo") is None:  # loaded here, it would warn of other versions of Arrow
     pytest.skip("needs libsumo", allow_module_level=True)
 
-Perception = Callable[..., str]
 SHORT = ("--sim-set", "route_length_m=60", "--sim-set", "traffic.warmup_s=5", "--duration", "6")
 RADAR = """
 sensors:
@@ -36,23 +32,6 @@ sensors:
     beams: 32
     columns: 90
 """
-
-
-@pytest.fixture
-def perception(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Perception]:
-    """Runs `perception ...` in this process to its good end; gives what it wrote to standard output."""
-    before = signal.getsignal(signal.SIGTERM)
-
-    def run(*arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["perception", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert ended.value.code == 0, err
-        return out
-
-    yield run
-    signal.signal(signal.SIGTERM, before)
 
 
 def _rig(folder: Path, text: str) -> str:
@@ -98,7 +77,8 @@ def test_an_unknown_map_is_found_out_before_anything_is_driven() -> None:
 
 
 def test_the_table_has_each_route_and_their_sum(perception: Perception) -> None:
-    out = perception("sim", "--routes", "2", "--map", "rural", "--driver", "oracle", "--seed", "3", *SHORT)
+    code, out, err = perception("sim", "--routes", "2", "--map", "rural", "--driver", "oracle", "--seed", "3", *SHORT)
+    assert code == 0, err
     base = load_scenario("tiny", ["traffic.warmup_s=5"])
     scenarios = [s.model_copy(update={"duration_s": 6.0}) for s in route_scenarios(["rural"], [3, 4], 60.0, base)]
     scores = list(run_routes(scenarios, "oracle"))
@@ -106,7 +86,9 @@ def test_the_table_has_each_route_and_their_sum(perception: Perception) -> None:
 
 
 def test_json_carries_every_field_of_every_route(perception: Perception) -> None:
-    read = json.loads(perception("sim", "--routes", "1", "--held-out", "--driver", "constant", "--json", *SHORT))
+    code, out, err = perception("sim", "--routes", "1", "--held-out", "--driver", "constant", "--json", *SHORT)
+    assert code == 0, err
+    read = json.loads(out)
     (score,) = (RouteScore(**row) for row in read["routes"])
     assert (score.driver, score.seed) == ("constant", held_out().first_seed)
     assert score.driven_m > 10.0
@@ -124,10 +106,11 @@ def test_hints_drive_with_the_service_in_the_loop(
         apply(source, result)
 
     monkeypatch.setattr(RouteSource, "apply", listen)
-    out = perception(
+    code, out, err = perception(
         "sim", "--routes", "2", "--driver", "hints", "--rig", _rig(tmp_path, LIDAR), "--map", "rural", *SHORT[:-1], "1",
         "--placement", "local", "--queue", "memory:routes", "--set", "queue.linger_s=0", "--json",
     )  # fmt: skip
+    assert code == 0, err
     read = json.loads(out)
     assert [row["name"] for row in read["routes"]] == ["rural/1", "rural/2"]
     assert all(row["driver"] == "hints" and row["driven_m"] > 1.0 for row in read["routes"])

@@ -35,6 +35,12 @@ def test_help_is_quick_because_it_loads_no_torch() -> None:
     assert found.stdout.strip() == "False"
 
 
+def test_the_package_can_be_run_as_a_module() -> None:
+    command = [sys.executable, "-m", "perception", "--help"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "replay" in found.stdout
+
+
 def test_imports_point_down() -> None:
     command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
     found = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)

@@ -1,0 +1,29 @@
+"""What recorders are given while a drive is played."""
+
+import threading
+from collections.abc import Sequence
+
+from perception.core.messages import AnyMessage, CameraFrame, LidarSweep, RadarScan
+from perception.core.ports import Recorded, Recorder, Source
+
+
+class Recording:
+    """Hands messages, the labels that belong to them, and results to recorders; from two threads, so behind a lock."""
+
+    def __init__(self, source: Source, recorders: Sequence[Recorder]) -> None:
+        self._source = source
+        self._recorders = recorders
+        self._unlabelled = set(source.label_times_ns) if recorders else set()
+        self._lock = threading.Lock()
+
+    def message(self, message: AnyMessage) -> None:
+        self.write(message)
+        if message.capture_ns in self._unlabelled and isinstance(message, LidarSweep | CameraFrame | RadarScan):
+            self._unlabelled.discard(message.capture_ns)
+            if (labels := self._source.labels(message.capture_ns)) is not None:
+                self.write(labels)
+
+    def write(self, item: Recorded) -> None:
+        with self._lock:
+            for recorder in self._recorders:
+                recorder.write(item)
