@@ -52,7 +52,8 @@ class AugmentConfig(Settings):
     jitter_m: NonNegativeFloat = 0.02
     """Standard deviation of the noise on each coordinate of lidar points."""
     paste: Annotated[int, Field(ge=0, le=64)] = 0
-    """Objects pasted from other frames of the batch (lidar and radar points and, where they fit, image patches)."""
+    """Objects pasted from other frames of the batch (lidar and radar points and, where they fit, image patches);
+    those of rare classes first."""
     paste_until: Share = 0.8
     """Pasting fades out: none after this share of the schedule (Wang et al., PointAugmenting, CVPR 2021)."""
 
@@ -126,6 +127,8 @@ class TrainingConfig(Settings):
     """Optimiser steps in all; the schedules stretch over these."""
     batch_size: PositiveInt = 8
     """Over all processes together."""
+    balance: Share = 0.0
+    """A class in fewer than this share of the frames has its frames drawn more often; 0: each frame once a pass."""
     micro_batch: PositiveInt | None = None
     """Frames a process takes through the network at once; their gradients are added up. None: its whole share."""
     checkpoint_every: PositiveInt = 100

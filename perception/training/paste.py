@@ -37,14 +37,14 @@ MOST_ZOOM = 1.3
 def paste(batch: TrainingBatch, count: int, model: ModelConfig, generator: Generator) -> TrainingBatch:
     """Give every frame at most `count` objects of the frame before it in the batch; labels come behind the others.
 
+    Which ones is drawn; an object of a class that is n times as frequent in the batch is tried 1 / n times as often.
     The batch must not be augmented yet. Pasted boxes have all that the donor's label has, their velocity included.
     """
     count = min(count, batch.boxes.shape[1], MOST_BOXES)
     if len(batch) < 2 or count == 0:
         return batch
     donor = replace(batch, **{field.name: getattr(batch, field.name).roll(1, dims=0) for field in fields(batch)})
-    score = uniform(generator, batch.boxes.device, *donor.class_index.shape)
-    chosen = score.masked_fill(donor.class_index < 0, -1.0).topk(count, dim=1).indices  # (B, J)
+    chosen = preference(donor.class_index, generator).topk(count, dim=1).indices  # (B, J)
     boxes = donor.boxes.gather(1, chosen[..., None].expand(-1, -1, donor.boxes.shape[2]))  # (B, J, 10)
     classes, attributes = donor.class_index.gather(1, chosen), donor.attribute_index.gather(1, chosen)
     here, there = Rectangles.of(batch, boxes), Rectangles.of(donor, boxes)
@@ -62,6 +62,17 @@ def paste(batch: TrainingBatch, count: int, model: ModelConfig, generator: Gener
         boxes=torch.cat([batch.boxes, boxes.masked_fill(~is_pasted[..., None], 0.0)], dim=1),
         attribute_index=torch.cat([batch.attribute_index, attributes.masked_fill(~is_pasted, NO_ATTRIBUTE)], dim=1),
     )
+
+
+def preference(class_index: Tensor, generator: Generator) -> Tensor:
+    """Order (B, M) in which objects (B, M) are tried, highest first, rows without a label last: a weighted draw.
+
+    (Efraimidis and Spirakis, Information Processing Letters 2006: the highest log(u) / weight.)
+    """
+    u = uniform(generator, class_index.device, *class_index.shape)
+    is_same = class_index.flatten()[None] == class_index.flatten()[:, None]  # (B * M, B * M)
+    frequency = is_same.sum(dim=1).view_as(class_index)
+    return (u.clamp(min=1e-12).log() * frequency).masked_fill(class_index < 0, -math.inf)
 
 
 def _same_sensors(batch: TrainingBatch, donor: TrainingBatch) -> Tensor:

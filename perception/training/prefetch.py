@@ -10,6 +10,7 @@ import torch
 
 from perception.config.schema import ModelConfig
 from perception.config.training import TrainingConfig
+from perception.training.balance import balanced
 from perception.training.batch import TrainingBatch
 from perception.training.collate import collate
 from perception.training.dataset import sample_order
@@ -40,6 +41,7 @@ class Prefetch:
     ) -> None:
         self._frames, self._config, self._model = frames, config, model
         self._workers, self._times, self._pin = workers, times, pin
+        self._drawn = balanced(frames, config.balance, config.seed)
         self._ready: queue.Queue[list[TrainingBatch] | BaseException] = queue.Queue(AHEAD)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, args=(first_step,), name="prefetch", daemon=True)
@@ -73,9 +75,9 @@ class Prefetch:
 
     def _make(self, step: int) -> list[TrainingBatch]:
         config = self._config
-        order = self._workers.share(sample_order(len(self._frames), step, config.batch_size, config.seed))
+        order = self._workers.share(sample_order(len(self._drawn), step, config.batch_size, config.seed))
         with self._times.stage("read"):
-            frames = [self._frames[index] for index in order]
+            frames = [self._frames[int(self._drawn[place])] for place in order]
         size = config.micro_batch or len(frames)
         with self._times.stage("collate"):
             pieces = [
