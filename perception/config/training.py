@@ -117,6 +117,8 @@ class TrainingConfig(Settings):
     """A preset's name, or a checkpoint to start from."""
     model_settings: ModelConfig | None = None
     """Fields of the model to change; others stay as the preset or checkpoint has them."""
+    train_only: tuple[str, ...] = ()
+    """Parts of the network that learn, such as `path_head`; the others stay as `model` has them. Empty: all learn."""
     data: DataConfig
     sync: SyncConfig = SyncConfig()
     augment: AugmentConfig = AugmentConfig()

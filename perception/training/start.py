@@ -1,5 +1,6 @@
 """What a run starts from: its first weights, its device, its frames."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,6 +21,20 @@ def first_network(config: TrainingConfig) -> PerceptionNetwork:
         path = Path(config.model)
         return load_checkpoint(path, with_choices(read_config(path), config.model_settings))[0]
     return build_network(with_choices(preset(config.model), config.model_settings))
+
+
+def keep_all_but(network: PerceptionNetwork, trained: Sequence[str]) -> None:
+    """Let only the named parts of a network learn; the others stay as they are, batch statistics included.
+
+    trained: names of its parts (`path_head`, `camera_encoder`, ...); empty: all learn. Raises ConfigError for a name
+    that is none.
+    """
+    parts = dict(network.named_children())
+    if unknown := [name for name in trained if name not in parts]:
+        raise ConfigError(f"train_only: the network has no {', '.join(unknown)}; its parts are {', '.join(parts)}")
+    for name, part in parts.items():
+        if trained and name not in trained:
+            part.eval().requires_grad_(False)
 
 
 def training_device(name: str) -> torch.device:

@@ -29,6 +29,7 @@ from perception.training.losses import compute_losses
 from perception.training.optimiser import Optimiser, Statistics, learning_rate
 from perception.training.prefetch import Prefetch, to_device
 from perception.training.stage_times import StageTimes
+from perception.training.start import keep_all_but
 from perception.training.state import Identity, Progress, list_states, load_state, save_state
 from perception.training.validation import validate
 from perception.training.view_geometry import view_geometry
@@ -84,6 +85,7 @@ class Trainer:
         self._train, self._validation, self._listener = train, validation, listener
         self.network: PerceptionNetwork = network.to(device).train()
         share_statistics(self.network, self.workers)
+        keep_all_but(self.network, config.train_only)
         self.average = Average(self.network, config.optimiser.ema_decay)
         self.optimiser = Optimiser(self.network, config.optimiser, config.steps)
         self.identity = identity

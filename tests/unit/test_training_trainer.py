@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from perception.config.training import LossConfig, OptimiserConfig
-from perception.core.errors import ModelError, UsageError
+from perception.core.errors import ConfigError, ModelError, UsageError
 from perception.models.checkpoint import load_checkpoint, load_model
+from perception.models.network import build_network
 from perception.training.log import read_metrics
 from perception.training.state import list_states
 from perception.training.trainer import Ending, Trainer
-from tests.training_runs import PLAIN, WHOLE, mini_config, mini_frames, mini_trainer
+from tests.training_runs import MINI, PLAIN, WHOLE, mini_config, mini_frames, mini_trainer
 
 FRAMES = mini_frames(6)
 
@@ -45,6 +46,15 @@ def test_the_loss_falls_and_usable_weights_are_left(tmp_path: Path) -> None:
     assert metadata["data_hash"] == "frames"
     assert json.loads(metadata["config"])["optimiser"]["peak_rate"] == 5e-3
     assert load_model(str(tmp_path / "last.safetensors")).info.trained
+
+
+def test_only_the_named_parts_learn(tmp_path: Path) -> None:
+    first = build_network(MINI).state_dict()
+    trainer, _ = run(tmp_path, train_only=("path_head", "memory"), steps=6)
+    changed = {name for name, tensor in trainer.network.state_dict().items() if not torch.equal(tensor, first[name])}
+    assert {name.partition(".")[0] for name in changed} == {"path_head", "memory"}
+    with pytest.raises(ConfigError, match=r"has no wheels; its parts are camera_encoder, .*path_head"):
+        run(tmp_path / "other", train_only=("wheels",))
 
 
 @pytest.mark.parametrize("piece", [1, 7])
