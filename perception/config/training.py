@@ -87,6 +87,9 @@ class LossConfig(Settings):
     attribute: NonNegativeFloat = 0.2
     path: NonNegativeFloat = 1.0
     mode: NonNegativeFloat = 0.5
+    mode_softness_m: NonNegativeFloat = 0.0
+    """Modes share the confidence that is asked for by exp(-distance from the driver's way / this), so that of two that
+    are about as near neither is called wrong. 0: all of it for the nearest."""
     speed: NonNegativeFloat = 0.1
     drivable: NonNegativeFloat = 1.0
     image_heatmap: NonNegativeFloat = 0.5

@@ -44,7 +44,7 @@ def compute_losses(
     raw = {
         **dense_losses(tensors, batch, objects, config, model, divisor),
         **decoder_losses(outputs, objects, matches, config, divisor),
-        **path_losses(tensors, batch, divisor),
+        **path_losses(tensors, batch, config.mode_softness_m, divisor),
         **image_losses(outputs, batch, objects, model, divisor),
         "denoising": denoising_loss(outputs, objects, config, divisor),
     }

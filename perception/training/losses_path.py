@@ -1,5 +1,7 @@
 """Losses of the path head: the mode nearest to what the driver did learns it, and is to be the most confident."""
 
+from typing import Final
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -8,20 +10,26 @@ from perception.models.tensors import FusionTensors
 from perception.training.batch import TrainingBatch
 from perception.training.losses_terms import Divisor, at_least_one, mean_of
 
+LEAST_SOFTNESS_M: Final = 1e-3
 
-def path_losses(tensors: FusionTensors, batch: TrainingBatch, divisor: Divisor = at_least_one) -> dict[str, Tensor]:
+
+def path_losses(
+    tensors: FusionTensors, batch: TrainingBatch, softness_m: float = 0.0, divisor: Divisor = at_least_one
+) -> dict[str, Tensor]:
     """`path` (metres), `mode` and `speed` (m/s), unweighted; means over the frames where the driver's way is known.
 
     Only the nearest mode is drawn to the driver's path, the others stay free for other ways (Lee et al., winner takes
-    all, NeurIPS 2016).
+    all, NeurIPS 2016). softness_m: see `LossConfig.mode_softness_m`.
     """
     is_known = batch.path_known  # (B, S)
     wanted = torch.where(is_known[..., None], batch.path_m, 0.0)  # (B, S, 2)
     gap = (tensors.waypoints_m - wanted[:, None]).abs().sum(dim=-1)  # (B, modes, S)
     gap = torch.where(is_known[:, None], gap, 0.0).sum(dim=-1) / is_known.sum(dim=-1, keepdim=True).clamp(min=1)
-    nearest, mode = gap.min(dim=1)  # (B,)
+    nearest = gap.min(dim=1).values  # (B,)
     is_any = is_known.any(dim=1)  # (B,)
-    confidence = functional.cross_entropy(tensors.mode_logits, mode, reduction="none")  # (B,)
+    share = (-gap.detach() / max(softness_m, LEAST_SOFTNESS_M)).softmax(dim=1)  # (B, modes)
+    confidence = functional.cross_entropy(tensors.mode_logits, share, reduction="none")  # (B,)
+    confidence = confidence + torch.special.entr(share).sum(dim=1).neg()  # 0 where the shares are met
     is_speed_known = batch.target_speed_mps.isfinite()  # (B,)
     speed = torch.where(is_speed_known, batch.target_speed_mps, 0.0)
     return {

@@ -65,13 +65,14 @@ def validate(
     most: frames looked at with all sensors, a quarter as many with fewer; None: all, with every subset. asked: see
     `Asked`; None: every label counts.
 
-    Returns `nds` and `map` (with all sensors; of the classes that occur), `min_ade_m` of the paths beside
-    `arc_ade_m`, that of an ego which just drives on, and `subsets`: by name `map`, `nds`, `dense_map` (of the dense
-    head's own boxes), `heatmap_recall` (labels with a peak of their class within 2 m) and `frames`.
+    Returns `nds` and `map` (with all sensors; of the classes that occur), `min_ade_m` of the paths and `surest_ade_m`
+    of the most confident ones beside `arc_ade_m`, that of an ego which just drives on, and `subsets`: by name `map`,
+    `nds`, `dense_map` (of the dense head's own boxes), `heatmap_recall` (labels with a peak of their class within 2 m)
+    and `frames`.
     """
     config = network.config
     scores: dict[str, dict[str, float | int | None]] = {}
-    paths: list[tuple[float, float]] = []
+    paths: list[tuple[float, float, float]] = []
     for subset in subsets:
         is_whole = subset == SUBSETS[0]
         chosen = _spread(frames, most if is_whole or most is None else max(1, most // 4))
@@ -86,8 +87,9 @@ def validate(
                     paths.append(path_errors(tensors, row, frame, config))
         scores[subset_name(subset)] = _score(judged)
     whole = scores[subset_name(SUBSETS[0])] if SUBSETS[0] in subsets else next(iter(scores.values()))
-    best, arc = np.mean(paths, axis=0).tolist() if paths else (None, None)
-    return {"nds": whole["nds"], "map": whole["map"], "min_ade_m": best, "arc_ade_m": arc, "subsets": scores}
+    best, surest, arc = np.mean(paths, axis=0).tolist() if paths else (None, None, None)
+    ways = {"min_ade_m": best, "surest_ade_m": surest, "arc_ade_m": arc}
+    return {"nds": whole["nds"], "map": whole["map"], **ways, "subsets": scores}
 
 
 def labels_of(frame: TrainingFrame) -> Labels:
@@ -124,15 +126,18 @@ def dense_answer(tensors: FusionTensors) -> FusionTensors:
     )
 
 
-def path_errors(tensors: FusionTensors, row: int, frame: TrainingFrame, config: ModelConfig) -> tuple[float, float]:
-    """Mean distance (m) of the best mode, and of the arc that the ego is on, from where it went."""
+def path_errors(
+    tensors: FusionTensors, row: int, frame: TrainingFrame, config: ModelConfig
+) -> tuple[float, float, float]:
+    """Mean distance (m) of the best mode, of the surest, and of the arc that the ego is on, from where it went."""
     known = torch.from_numpy(frame.path_known)
     truth = torch.from_numpy(frame.path_m)[known]  # (s, 2)
     times = torch.arange(1, config.path_steps + 1) * config.path_step_s
     ego = torch.from_numpy(frame.ego)
     arc = constant_arc(ego[:1], ego[1:2], times)[0]  # (S, 2)
     modes = (tensors.waypoints_m[row][:, known] - truth).norm(dim=-1).mean(dim=-1)  # (modes,)
-    return float(modes.min()), float((arc[known] - truth).norm(dim=-1).mean())
+    surest = modes[tensors.mode_logits[row].argmax()]
+    return float(modes.min()), float(surest), float((arc[known] - truth).norm(dim=-1).mean())
 
 
 def _run(

@@ -104,7 +104,8 @@ def test_losses_and_gradients_are_finite_whatever_is_missing(case: str) -> None:
     losses.total.backward()  # type: ignore[no-untyped-call]
     assert losses.total.isfinite()
     assert float(losses.total.detach()) == pytest.approx(sum(map(float, losses.parts.values())), rel=1e-5)
-    assert set(losses.parts) == set(LossConfig.model_fields) - {"velocity", "denoising_queries", "dense_assignments"}
+    no_weights = {"velocity", "mode_softness_m", "denoising_queries", "dense_assignments"}
+    assert set(losses.parts) == set(LossConfig.model_fields) - no_weights
     for name, parameter in network.named_parameters():
         assert parameter.grad is None or bool(parameter.grad.isfinite().all()), name
     for name, buffer in network.named_buffers():

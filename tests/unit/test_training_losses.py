@@ -118,6 +118,24 @@ def test_each_loss_sees_its_own_mistake_and_no_other() -> None:
         assert max(map(float, parts.values())) < 2e-4, name
 
 
+def test_modes_about_as_near_may_share_the_confidence() -> None:
+    """Softly: what is asked for falls with the distance, costs nothing where it is met, and is no matter of order."""
+    batch, soft = known_batch(2, 1), LossConfig(mode_softness_m=2.0)
+    right = truth(batch)
+    away = torch.arange(SMALL.path_modes) * 2 * 5.0  # sum of x and y, as the modes of `truth` lie
+    met = shifted(right, mode_logits=(-away / 2.0).expand(len(batch), -1))
+    assert float(compute_losses(met, batch, soft, SMALL).parts["mode"]) == pytest.approx(0.0, abs=1e-5)
+    assert float(compute_losses(met, batch, LossConfig(), SMALL).parts["mode"]) > 1e-3
+    sure = float(compute_losses(right, batch, soft, SMALL).parts["mode"])
+    assert (
+        1e-3
+        < sure
+        < float(
+            compute_losses(shifted(right, mode_logits=-right.tensors.mode_logits), batch, soft, SMALL).parts["mode"]
+        )
+    )
+
+
 def test_losses_do_not_grow_with_the_number_of_objects_frames_or_missing_frames() -> None:
     one, many = known_batch(6), known_batch(6, 0)
     two = replace(many, **{name: torch.cat([getattr(one, name)] * 2) for name in TrainingBatch.__slots__})

@@ -92,6 +92,7 @@ def test_the_truth_scores_one_and_something_else_does_not() -> None:
         assert of_subset["heatmap_recall"] == 1.0
     assert scores["nds"] > 0.9
     assert scores["min_ade_m"] == pytest.approx(0.0, abs=1e-5)
+    assert scores["surest_ade_m"] >= scores["min_ade_m"]
     assert scores["arc_ade_m"] > 1.0
     wrong = validate(Oracle(frames, shift_m=5.0), frames, CPU, subsets=SUBSETS[:1])  # type: ignore[arg-type]
     assert wrong["map"] < 0.3
@@ -147,8 +148,15 @@ def test_paths_are_compared_where_they_are_known() -> None:
     with torch.no_grad():
         tensors = Oracle([frame]).fuse(_inputs(frame))
     tensors.waypoints_m[0, :, 2:] = 1e6
-    best, arc = path_errors(tensors, 0, frame, MINI)
+    best, surest, arc = path_errors(tensors, 0, frame, MINI)
     assert best == pytest.approx(0.0, abs=1e-5)
+    assert surest == pytest.approx(
+        float(
+            (tensors.waypoints_m[0, tensors.mode_logits[0].argmax(), :2] - torch.from_numpy(frame.path_m[:2]))
+            .norm(dim=-1)
+            .mean()
+        )
+    )
     assert 0 < arc < 1.0
 
 
