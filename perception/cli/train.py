@@ -20,7 +20,7 @@ from perception.config.paths import find_config
 from perception.config.training import TrainingConfig
 from perception.core.errors import UsageError
 from perception.models.checkpoint import SUFFIX
-from perception.runtime.training_run import RunAccount, export_weights, run_gate, run_training
+from perception.runtime.training_run import RunAccount, export_weights, run_gate, run_paths, run_training
 from perception.training.gates import GATES, GateReport
 from perception.training.log import TrainingDisplay, open_training_display
 from perception.training.trainer import Ending
@@ -34,6 +34,7 @@ RUNS = Path("out/training")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Save and stop after so long.")
 @click.option("--resume/--fresh", default=True, help="Go on where the run stopped [default], or throw it away first.")
 @click.option("--gate", type=click.Choice(["overfit", "base", "gradients"]), help="Check that learning works at all.")
+@click.option("--paths", is_flag=True, help="Train the path head alone, on the run's best weights or on `model`.")
 @click.option("--size", type=click.Choice(["full", "small"]), default="full", show_default=True, help="Of the gate.")
 @click.option(
     "--export",
@@ -52,6 +53,7 @@ def train(
     minutes: float | None,
     resume: bool,
     gate: str | None,
+    paths: bool,
     size: str,
     export: Path | None,
     profile: bool,
@@ -65,12 +67,17 @@ def train(
     """
     if export is not None and export.suffix != SUFFIX:
         raise UsageError(f"--export {export}: weights are safetensors; end the name in {SUFFIX}")
+    if paths and (gate or profile or minutes):
+        raise UsageError("--paths goes with none of --gate, --profile and --minutes")
     judged = GATES.get(f"{gate}-{size}", GATES.get(gate)) if gate else None
     name = config_name or (judged.config if judged else None)
     if name is None:
         raise UsageError("train needs a CONFIG: a YAML file or a shipped name such as tiny; docs/training.md shows how")
     config = load_settings(TrainingConfig, find_config("training", name), overrides)
     folder = RUNS / config.name
+    if paths:
+        _train_paths(config, folder, export, as_json=as_json, quiet=quiet)
+        ctx.exit(EXIT_DONE)
     account: RunAccount | None = None
     report: GateReport | None = None
     with open_training_display(quiet=quiet or as_json) as display, _stop_request(display) as should_stop:
@@ -93,6 +100,20 @@ def train(
     elif not quiet:
         _show(account, report, profile=profile)
     ctx.exit(EXIT_FAILED if report is not None and not report.is_passed else EXIT_DONE)
+
+
+def _train_paths(config: TrainingConfig, folder: Path, export: Path | None, *, as_json: bool, quiet: bool) -> None:
+    with open_training_display(quiet=quiet or as_json) as display, _stop_request(display) as should_stop:
+        account = run_paths(config, folder, display, should_stop=should_stop)
+    if export is not None:
+        export_weights(account.checkpoint, export)
+    if as_json:
+        click.echo(json.dumps(account.to_dict()))
+    elif not quiet:
+        click.echo(f"before: {account.before}")
+        click.echo(f"after:  {account.after}")
+        click.echo(f"weights: {account.checkpoint}; try them with")
+        click.echo(f"  perception sim --routes 4 --driver hints --model {account.checkpoint}")
 
 
 @contextmanager

@@ -113,6 +113,18 @@ class OptimiserConfig(Settings):
     """Of the averaged weights that are validated and shipped; the average starts short and grows up to it."""
 
 
+class PathStageConfig(Settings):
+    """Training of the path head alone, on features that were computed once: `perception train CONFIG --paths`."""
+
+    draws: PositiveInt = 3
+    """How often each frame's features are computed, each time augmented and robbed of sensors anew (0.4 MB each)."""
+    steps: PositiveInt = 6000
+    batch_size: PositiveInt = 32
+    validate_every: PositiveInt = 500
+    """Steps between looks at the validation drives; the head that was best there is kept."""
+    optimiser: OptimiserConfig = OptimiserConfig(peak_rate=5e-4, weight_decay=0.05)
+
+
 class TrainingConfig(Settings):
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     """Names the run: `out/training/NAME` holds its checkpoints, logs and metrics."""
@@ -128,6 +140,7 @@ class TrainingConfig(Settings):
     dropout: ModalityDropoutConfig = ModalityDropoutConfig()
     loss: LossConfig = LossConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
+    paths: PathStageConfig = PathStageConfig()
     steps: PositiveInt = 2000
     """Optimiser steps in all; the schedules stretch over these."""
     batch_size: PositiveInt = 8

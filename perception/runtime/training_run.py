@@ -17,11 +17,13 @@ from perception.models.checkpoint import load_checkpoint, save_checkpoint
 from perception.training.dataset import Prepared, prepare
 from perception.training.gates import Gate, GateReport, judge_gradients, judge_overfit
 from perception.training.log import TrainingDisplay
+from perception.training.path_stage import PathScores, train_paths
 from perception.training.start import first_network, training_device
 from perception.training.state import Identity, Progress, last_progress
 from perception.training.trainer import BEST, LAST, Ending, Trainer, ending_of, read_stages
 
 GRADIENT_FRAMES = 2
+PATHS = "paths.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +102,49 @@ def run_training(
         ) as trainer:
             trainer.run(until_s=left_s, should_stop=should_stop)
     return _account(config, folder, prepared, prepare_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathsAccount:
+    """What training the path head alone came to on the validation drives. checkpoint: weights with the new head."""
+
+    checkpoint: Path
+    before: PathScores
+    after: PathScores
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"checkpoint": str(self.checkpoint)}
+
+
+def run_paths(
+    config: TrainingConfig,
+    folder: Path,
+    display: TrainingDisplay,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> PathsAccount:
+    """Train the path head alone on the best weights of the run in `folder`, or on those that `config` starts from.
+
+    Raises what `prepare` and `train_paths` raise.
+    """
+    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    fresh, metadata = first_network(config), dict[str, str]()
+    if (best := folder / BEST).is_file():
+        fresh, metadata = load_checkpoint(best, fresh.config)
+    prepared = prepare(config, fresh.config, progress=display.note)
+    before, after = train_paths(
+        fresh,
+        prepared.train,
+        prepared.validation,
+        config,
+        training_device(config.device),
+        progress=display.note,
+        should_stop=should_stop,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    header = metadata | {"paths": config.paths.model_dump_json(), "paths_validated": str(after)}
+    save_checkpoint(folder / PATHS, fresh.to("cpu"), header)
+    return PathsAccount(checkpoint=folder / PATHS, before=before, after=after)
 
 
 def run_gate(config: TrainingConfig, gate: Gate, folder: Path) -> GateReport:

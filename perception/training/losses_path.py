@@ -1,20 +1,44 @@
 """Losses of the path head: the mode nearest to what the driver did learns it, and is to be the most confident."""
 
-from typing import Final
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from perception.models.tensors import FusionTensors
-from perception.training.batch import TrainingBatch
 from perception.training.losses_terms import Divisor, at_least_one, mean_of
 
 LEAST_SOFTNESS_M: Final = 1e-3
 
 
+class Ways(Protocol):
+    """What a path head says, as in `FusionTensors`."""
+
+    @property
+    def mode_logits(self) -> Tensor: ...
+
+    @property
+    def waypoints_m(self) -> Tensor: ...
+
+    @property
+    def target_speed_mps(self) -> Tensor: ...
+
+
+class Driven(Protocol):
+    """What the driver did, as in `TrainingBatch`."""
+
+    @property
+    def path_m(self) -> Tensor: ...
+
+    @property
+    def path_known(self) -> Tensor: ...
+
+    @property
+    def target_speed_mps(self) -> Tensor: ...
+
+
 def path_losses(
-    tensors: FusionTensors, batch: TrainingBatch, softness_m: float = 0.0, divisor: Divisor = at_least_one
+    tensors: Ways, batch: Driven, softness_m: float = 0.0, divisor: Divisor = at_least_one
 ) -> dict[str, Tensor]:
     """`path` (metres), `mode` and `speed` (m/s), unweighted; means over the frames where the driver's way is known.
 
