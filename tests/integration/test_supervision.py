@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import pytest
 
 from perception.config.schema import ModelChoice, RuntimeConfig, ServiceConfig, SupervisionConfig
@@ -17,6 +16,7 @@ from perception.core.errors import EngineError
 from perception.core.messages import AnyMessage, CameraFrame
 from perception.core.ports import Engine, Source, Supervised
 from perception.core.results import PerceptionResult
+from perception.core.rig import SensorRig
 from perception.core.stages import CameraRequest, EncodeRequest
 from perception.pipeline.local_engine import LocalEngine
 from perception.pipeline.replay import ReplayOptions, RunSummary, run_drive
@@ -25,6 +25,7 @@ from perception.runtime.actors import StageWorker
 from perception.runtime.ray_engine import Placement, ray_engine
 from perception.sources.memory import MemorySource
 from perception.sources.synthetic import SyntheticSource
+from perception.sources.synthetic_rig import synthetic_rig
 from tests.undisturbed import decided
 
 pytestmark = pytest.mark.ray
@@ -33,6 +34,7 @@ CHOICE = ModelChoice(score_threshold=0.0)
 CONFIG = ServiceConfig(runtime=RuntimeConfig(result_timeout_s=240))
 PATIENT = SupervisionConfig(silent_after_s=5)
 POISON = b"poison"
+RATE_HZ, FRAMES = 10.0, 14
 
 
 class Crashes(StageWorker):
@@ -71,14 +73,21 @@ def results_of(
 
 @pytest.fixture(scope="module")
 def drive() -> MemorySource:
-    made = SyntheticSource(duration_s=1.2)
+    """Few sensors at a low rate: what is shown here does not depend on them."""
+    full = synthetic_rig()
+    rig = SensorRig(
+        sensors=tuple(
+            replace(full[name], frequency_hz=RATE_HZ) for name in ("CAM_FRONT", "CAM_BACK", "LIDAR_TOP", "RADAR_FRONT")
+        )
+    )
+    made = SyntheticSource(duration_s=FRAMES / RATE_HZ, rig=rig)
     return MemorySource(made.rig, list(made.messages()))
 
 
 @pytest.fixture(scope="module")
 def undisturbed(drive: MemorySource) -> list[str]:
     results, _ = results_of(drive, LocalEngine(open_model(CHOICE), threads=1))
-    assert len(results) >= 10
+    assert len(results) == FRAMES
     return [decided(replace_placement(result)) for result in results]
 
 
@@ -164,7 +173,6 @@ def test_a_message_that_crashes_its_encoder_is_put_aside_and_the_run_goes_on(
     assert "3 crashes" in account["error"]
     kept = (tmp_path / "quarantine" / account["payload"]).read_bytes()
     assert kept == marked.data
-    assert cv2.imdecode(__import__("numpy").frombuffer(kept, dtype="uint8"), cv2.IMREAD_COLOR) is not None
 
 
 def test_endless_crashes_end_the_run_with_a_clear_error(ray: None, drive: MemorySource, tmp_path: Path) -> None:
