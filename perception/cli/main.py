@@ -13,6 +13,7 @@ EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_LOSSES = 0, 1, 2, 3
 
 COMMANDS = {
     "replay": "perception.cli.replay:replay",
+    "supervise": "perception.cli.supervise:supervise",
     "sim": "perception.cli.sim_loop:sim",
     "consume": "perception.cli.consume:consume",
     "ros2": "perception.cli.ros2:ros2",

@@ -12,6 +12,7 @@ from perception.cli.playback_keys import KEYS, steered_by_keys
 from perception.cli.playback_socket import steered_by_socket
 from perception.cli.service_run import RunOptions, exit_code, run_options, run_service
 from perception.config.schema import ServiceConfig
+from perception.core.errors import UsageError
 from perception.core.ports import Source
 from perception.pipeline.playback import Playback
 from perception.pipeline.replay import ReplayOptions
@@ -33,6 +34,12 @@ from perception.sources.open import open_drive
     "--reference", type=click.Choice(["sweeps", "keyframes"]), help="Which lidar sweeps give a result [sweeps]."
 )
 @click.option("--control", type=click.Path(path_type=Path), metavar="SOCKET", help="Steer by JSON lines on a socket.")
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Keep the state of the run in DIR; go on with the run that DIR holds, if its process died.",
+)
 @click.option("--strict", is_flag=True, help="Stop at the first message that cannot be read.")
 @run_options
 @click.pass_context
@@ -49,6 +56,7 @@ def replay(
     live: bool,
     reference: str | None,
     control: Path | None,
+    resume: Path | None,
     strict: bool,
     run: RunOptions,
 ) -> None:
@@ -62,18 +70,25 @@ def replay(
         run = replace(run, config=run.config.model_copy(update={"sync": sync}))
     if live:
         rate = 1.0 if math.isinf(rate) else rate
-        run = replace(run, config=never_waiting(run.config))
+        run = replace(run, config=with_standby(never_waiting(run.config)))
+    if resume is not None and control is not None:
+        raise UsageError("--resume and --control exclude each other: a run that was steered cannot be gone on with")
     options = ReplayOptions(rate=rate, start_s=start, duration_s=duration, live=live, strict=strict)
     opened = open_drive(path, format=format_name, scene=scene, latency=run.config.latency)
     with contextlib.closing(opened) as source, contextlib.ExitStack() as stack:
         playback = Playback(rate, _seconds_of(source))
-        steers = not run.quiet and not run.as_json and stack.enter_context(steered_by_keys(playback))
+        steers = resume is None and not run.quiet and not run.as_json and stack.enter_context(steered_by_keys(playback))
         if steers:
             click.echo(KEYS, err=True)
         if control is not None:
             stack.enter_context(steered_by_socket(playback, control))
         summary = run_service(
-            source, run, options=options, loop=loop, playback=playback if steers or control is not None else None
+            source,
+            run,
+            options=options,
+            loop=loop,
+            playback=playback if steers or control is not None else None,
+            resume=resume,
         )
     ctx.exit(exit_code(summary))
 
@@ -81,6 +96,15 @@ def replay(
 def _seconds_of(source: Source) -> float | None:
     span = source.span_ns
     return None if span is None else (span[1] - span[0]) / 1e9
+
+
+def with_standby(config: ServiceConfig) -> ServiceConfig:
+    """The settings with a spare engine process, so that to lose one costs little time, unless they say otherwise."""
+    runtime = config.runtime
+    if "standby" in runtime.supervision.model_fields_set:
+        return config
+    supervision = runtime.supervision.model_copy(update={"standby": True})
+    return config.model_copy(update={"runtime": runtime.model_copy(update={"supervision": supervision})})
 
 
 def never_waiting(config: ServiceConfig) -> ServiceConfig:

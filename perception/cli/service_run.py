@@ -16,11 +16,14 @@ from perception.cli.options import output_options, service_config, service_optio
 from perception.cli.recording import open_recorder, rotation_of
 from perception.config.schema import ServiceConfig
 from perception.core.bundle import DropCause
-from perception.core.errors import QueueError
+from perception.core.clock import SystemClock
+from perception.core.errors import QueueError, UsageError
 from perception.core.ports import Engine, Recorder, ResultQueue, Source
 from perception.pipeline.laps import replay_laps
 from perception.pipeline.playback import Playback
 from perception.pipeline.replay import ReplayOptions, RunSummary
+from perception.pipeline.resuming import Resuming
+from perception.pipeline.run_state import RunFolder
 from perception.queues.open import open_queue
 from perception.queues.sensor_channel import open_sensor_channel
 from perception.recorders.mcap_files import Rotation
@@ -28,7 +31,16 @@ from perception.runtime.engines import open_engine
 from perception.viewer.live_scenes import SensorPublisher
 from perception.viewer.sinks import PictureFolder, VideoFile
 
-LOSSES = frozenset({DropCause.UNREADABLE, DropCause.OVERLOAD, DropCause.OVERFLOW, DropCause.LATE})
+LOSSES = frozenset(
+    {
+        DropCause.UNREADABLE,
+        DropCause.OVERLOAD,
+        DropCause.OVERFLOW,
+        DropCause.LATE,
+        DropCause.OUTAGE,
+        DropCause.QUARANTINED,
+    }
+)
 """What makes a run end with exit code 3; images that no reference time wanted are not losses."""
 CONSUMER_TIMEOUT_S = 300.0
 PICTURE_EVERY = 10
@@ -112,12 +124,15 @@ def run_service(
     loop: bool = False,
     video: Path | None = None,
     playback: Playback | None = None,
+    resume: Path | None = None,
 ) -> RunSummary:
     """Play a source through the service, shown and recorded as `run` says; the account of the last lap.
 
+    resume: the folder that keeps the run's state, and from which it goes on if it holds one that is not complete.
     Raises what source, recorders, queue and engine raise.
     """
     with contextlib.ExitStack() as stack:
+        resuming = stack.enter_context(_open_state(run, resume))
         display = stack.enter_context(open_display(source, as_json=run.as_json, quiet=run.quiet))
         recorders = stack.enter_context(_open_recorders(source, run, video))
         queue, engine = stack.enter_context(open_service(run))
@@ -127,6 +142,7 @@ def run_service(
         for summary in replay_laps(
             source, engine, queue, run.config,
             options=options, loop=loop, recorders=recorders, on_result=display.result, playback=playback,
+            resuming=resuming,
         ):  # fmt: skip
             display.lap(summary)
     return summary
@@ -148,6 +164,18 @@ def exit_code(summary: RunSummary) -> int:
     if summary.end.reason != "completed":
         return EXIT_FAILED
     return EXIT_LOSSES if any(summary.dropped[cause.value] for cause in LOSSES) else EXIT_DONE
+
+
+@contextlib.contextmanager
+def _open_state(run: RunOptions, folder: Path | None) -> Iterator[Resuming | None]:
+    """The state of the run, locked against other processes."""
+    if folder is None:
+        yield None
+        return
+    if run.record or run.pictures:
+        raise UsageError("--resume goes with neither --record nor --pictures: a recording cannot be gone on with")
+    with contextlib.closing(RunFolder(folder)) as state:
+        yield Resuming(folder=state, within_s=run.config.runtime.resume_within_s, clock=SystemClock())
 
 
 @contextlib.contextmanager

@@ -116,6 +116,26 @@ class TrackerConfig(Settings):
     max_missed_s: PositiveFloat = 1.0
 
 
+class SupervisionConfig(Settings):
+    """How the engine's processes (placements `colocated` and `split`) are watched and replaced."""
+
+    silent_after_s: PositiveFloat = 2.0
+    """A process that gives no sign of life for so long hangs: it is killed and replaced."""
+    work_timeout_s: PositiveFloat = 20.0
+    """So does one that works on a single message or frame for so long."""
+    standby: bool = False
+    """Keep one more process with the model loaded, to take the place of one that is lost at once. `--live` does."""
+    max_restarts: Annotated[int, Field(ge=0, le=1000)] = 6
+    """More restarts than this within `within_s`, and no frame finished in between, end the run."""
+    within_s: PositiveFloat = 120.0
+    poison_after: Annotated[int, Field(ge=2, le=100)] = 3
+    """A message that was in work at so many crashes is put into the quarantine."""
+    quarantine: Path = Path("out/quarantine")
+    """Folder for such messages: the payload, and beside it a small JSON that says what happened."""
+    quarantine_limit: Annotated[int, Field(ge=0, le=100_000)] = 100
+    """Messages written there by one run; further ones are counted only."""
+
+
 class RuntimeConfig(Settings):
     placement: Literal["auto", "local", "split", "colocated"] = "auto"
     """`auto`: `split` where there are several devices, else `colocated`. `local`: in this process, without Ray."""
@@ -125,6 +145,9 @@ class RuntimeConfig(Settings):
     """Frames being encoded or fused at once."""
     result_timeout_s: PositiveFloat = 60.0
     """A frame that takes longer than this means that the engine hangs."""
+    resume_within_s: PositiveFloat = 10.0
+    """`--live --resume`: a run goes on with its tracks if its process was away for no longer; else a new one begins."""
+    supervision: SupervisionConfig = SupervisionConfig()
 
 
 class QueueSecurity(Settings):

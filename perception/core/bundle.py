@@ -42,6 +42,10 @@ class DropCause(StrEnum):
     UNKNOWN_SENSOR = "unknown_sensor"
     OVERLOAD = "overload"
     """A live service was busy; a newer frame took this one's place."""
+    OUTAGE = "outage"
+    """A live service's engine or process was being restarted."""
+    QUARANTINED = "quarantined"
+    """The message crashed its encoder again and again; it was put aside."""
     QUEUE = "queue"
     """A result that the result queue could not take (a live service, a broker that is away)."""
 

@@ -12,6 +12,7 @@ from perception.core.messages import AnyMessage
 from perception.core.results import EndOfRun, PerceptionResult
 from perception.core.rig import SensorRig
 from perception.core.stages import EncodeRequest, FuseRequest, FusionOutput, ModelInfo
+from perception.core.supervision import SupervisionState
 
 Start = Literal["earliest", "latest"] | int
 QueueItem = PerceptionResult | EndOfRun
@@ -129,6 +130,13 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Supervised(Engine, Protocol):
+    """An engine that replaces its own processes when they die or hang, and does again what they owed."""
+
+    def supervision(self) -> SupervisionState: ...
 
 
 class ResultQueue(Protocol):

@@ -143,7 +143,9 @@ class Provenance:
     """Where a result comes from.
 
     deadline_slack_ns: time left at the bundle's deadline when it closed, on the arrival clock (0: closed by it).
-    stage_latency_ns: wall time by stage. dropped: messages lost since the last result, by cause.
+    stage_latency_ns: wall time by stage. dropped: messages lost since the last result, by cause. restarts: processes of
+    the service replaced while this frame was in work or since the last one, by role. quarantined: sensors missing
+    because their message crashes the encoder.
     """
 
     model: str
@@ -155,6 +157,8 @@ class Provenance:
     deadline_slack_ns: int
     stage_latency_ns: Mapping[str, int] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
+    restarts: Mapping[str, int] = field(default_factory=dict)
+    quarantined: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -1,7 +1,7 @@
 """What passes between a session and an engine: requests to encode and to fuse, and what comes back."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,6 +108,8 @@ class FusionOutput:
 
     failures: error by sensor whose payload could not be encoded (that sensor counts as absent).
     stage_latency_ns: wall time by stage. dense: named arrays of the dense head, only if asked for.
+    quarantined: those of `failures` whose message was put aside because it crashed its encoder.
+    restarts: engine processes replaced since the frame before, by role.
     """
 
     detections: Detections
@@ -115,3 +117,5 @@ class FusionOutput:
     failures: Mapping[str, str]
     stage_latency_ns: Mapping[str, int]
     dense: Mapping[str, NDArray[np.float32]]
+    quarantined: tuple[str, ...] = ()
+    restarts: Mapping[str, int] = field(default_factory=dict)

@@ -13,6 +13,7 @@ from perception.core.results import EndOfRun, PerceptionResult
 from perception.pipeline.drive_part import part_of
 from perception.pipeline.playback import Playback
 from perception.pipeline.publisher import Publisher
+from perception.pipeline.resuming import KeptRun
 from perception.pipeline.session import Frame, Session
 
 Handler = Callable[[PerceptionResult], None]
@@ -54,13 +55,16 @@ def run_drive(
     on_message: Tap | None = None,
     reference_times: frozenset[int] | None = None,
     playback: Playback | None = None,
+    kept: KeptRun | None = None,
 ) -> RunSummary:
     """Play one lap of `source` through `engine` and call `on_result` with each result, in order, from one thread.
 
     A `Steerable` source gets each result before its next message (lock-step), from the thread that reads it. On
     KeyboardInterrupt what was under way is still delivered and the summary's reason is `interrupted`; so it is where
-    `playback`, which then sets the pace, cuts the lap short.
+    `playback`, which then sets the pace, cuts the lap short. `kept`: a run to go on with, whose state is kept.
     """
+    if kept is not None:
+        engine = kept.engine(engine)
     session = Session(
         drive_id=source.drive_id,
         run_id=run_id,
@@ -71,12 +75,16 @@ def run_drive(
         reference_times=reference_times,
         strict=options.strict,
     )
-    lap = _Lap(session, source, on_result, config)
+    lap = _Lap(session, source, on_result, config, kept)
+    if kept is not None:
+        kept.attach(session)
     reason = "completed"
     try:
         try:
-            for message in _paced(source, options, playback):
+            for message in _paced(source, options, playback, kept):
                 lap.messages += 1
+                if kept is not None:
+                    kept.observe(message)
                 if on_message is not None:
                     on_message(message)
                 lap.submit(session.push(message, is_busy=options.live and lap.publisher.is_full))
@@ -97,13 +105,15 @@ def run_drive(
 class _Lap:
     """Delivery of one lap's frames."""
 
-    def __init__(self, session: Session, source: Source, on_result: Handler, config: ServiceConfig) -> None:
+    def __init__(
+        self, session: Session, source: Source, on_result: Handler, config: ServiceConfig, kept: KeptRun | None
+    ) -> None:
         self._steerable = source if isinstance(source, Steerable) else None
         self._on_result = on_result
         self._latest: list[PerceptionResult] = []
         self.messages = 0
-        self.delivered = 0
-        self.dropped: Counter[str] = Counter()
+        self._first = self.delivered = kept.published if kept is not None else 0
+        self.dropped: Counter[str] = kept.dropped if kept is not None else Counter()
         self.publisher = Publisher(
             session,
             self._deliver,
@@ -112,6 +122,7 @@ class _Lap:
         )
 
     def submit(self, frames: list[Frame]) -> None:
+        frames = [frame for frame in frames if frame.sequence >= self._first]
         for frame in frames:
             self.publisher.submit(frame)
         if frames and self._steerable is not None:
@@ -128,7 +139,9 @@ class _Lap:
         self._on_result(result)
 
 
-def _paced(source: Source, options: ReplayOptions, playback: Playback | None) -> Iterator[AnyMessage]:
+def _paced(
+    source: Source, options: ReplayOptions, playback: Playback | None, kept: KeptRun | None
+) -> Iterator[AnyMessage]:
     """The chosen part of the messages, each when its time has come."""
     if playback is not None:
         playback.begin(options.start_s)
@@ -137,9 +150,10 @@ def _paced(source: Source, options: ReplayOptions, playback: Playback | None) ->
         if playback is not None:
             if not playback.wait_until(elapsed_s):
                 return
-        else:
+        elif kept is None or not kept.is_asleep:
             if clock is None:
                 begun_ns = message.arrival_ns - round((elapsed_s - options.start_s) * 1e9)
-                clock = ReplayClock(begun_ns, options.rate)
+                now_ns = begun_ns if kept is None else kept.data_time_ns(message, begun_ns, options.rate)
+                clock = ReplayClock(now_ns, options.rate)
             clock.sleep_until(message.arrival_ns)
         yield message

@@ -23,13 +23,14 @@ from perception.core.messages import (
     Unreadable,
 )
 from perception.core.motion import EgoMotion, relative_motion
-from perception.core.ports import Clock, Engine
+from perception.core.ports import Clock, Engine, Supervised
 from perception.core.results import PerceptionResult, Provenance, SensorStatus
 from perception.core.rig import Modality, SensorRig
 from perception.core.stages import FuseRequest, FusionOutput
 from perception.models.tracker import Tracker
 from perception.pipeline.feature_cache import FeatureCache
 from perception.pipeline.health import SensorHealth
+from perception.pipeline.session_state import SessionState
 from perception.sync.ego_estimator import MOTION_SPAN_NS, EgoMotionEstimator
 from perception.sync.synchronizer import Synchronizer
 
@@ -72,6 +73,7 @@ class Session:
         self.run_id = run_id
         self._rig = rig
         self._engine = engine
+        self._config = config
         self._clock = clock
         self._strict = strict
         self._calibration_hash = rig.calibration_hash()
@@ -83,8 +85,11 @@ class Session:
         self._features = FeatureCache(rig, engine)
         self._dropped: Counter[str] = Counter()
         self._previous_motion: EgoMotion | None = None
+        self._reported_until_ns: int | None = None
         self._pushed = 0
         self._submitted = 0
+        self.in_outage = False
+        """Live: what comes now is from while the service was down; set by whoever resumes a run."""
 
     def push(self, message: AnyMessage, *, is_busy: bool = False) -> list[Frame]:
         """Take one message in arrival order; returns the frames that it made ready.
@@ -119,7 +124,7 @@ class Session:
         moved = self._moved_since_last(frame.motion)
         detections = self._tracker.step(output.detections, frame.bundle.reference_ns, moved)
         self._previous_motion = frame.motion
-        dropped = frame.dropped + Counter({DropCause.UNREADABLE.value: len(output.failures)})
+        dropped = frame.dropped + _failed(output)
         finished_ns = monotonic_ns()
         latency = {
             **output.stage_latency_ns,
@@ -147,8 +152,27 @@ class Session:
                 deadline_slack_ns=frame.bundle.slack_ns,
                 stage_latency_ns=latency,
                 dropped={cause: count for cause, count in sorted(dropped.items()) if count},
+                restarts=output.restarts,
+                quarantined=output.quarantined,
             ),
         )
+
+    @property
+    def state(self) -> SessionState:
+        """What another session needs to go on after the last result; from the thread that calls `complete`."""
+        previous = self._previous_motion
+        return SessionState(
+            tracker=self._tracker.state,
+            reference_ns=previous.reference_ns if previous else None,
+            world_SE3_ego=previous.world_SE3_ego if previous else None,
+        )
+
+    def restore(self, state: SessionState, sequence: int) -> None:
+        """Go on from `state`, before the first message; `sequence` is the number of the first frame."""
+        self._tracker = Tracker(self._config.tracker, state.tracker)
+        self._previous_motion = state.previous_motion()
+        self._reported_until_ns = state.reference_ns
+        self._submitted = sequence
 
     @property
     def undelivered(self) -> Counter[str]:
@@ -162,7 +186,7 @@ class Session:
         self._features.add(index, message)
         is_wanted = self._synchronizer.is_wanted(message.sensor, message.capture_ns)
         bundles = self._synchronizer.push(stamp)
-        if is_busy:
+        if is_busy or self.in_outage:
             return bundles
         if isinstance(message, CameraFrame) and is_wanted:
             self._features.encode_camera(index)
@@ -175,12 +199,19 @@ class Session:
             self._dropped[cause.value] += count
         frames = []
         for bundle in bundles:
-            if is_busy:
-                self._dropped[DropCause.OVERLOAD.value] += 1
+            if self.in_outage and bundle.reference_ns <= (self._reported_until_ns or bundle.reference_ns - 1):
+                self._dropped.clear()  # it was reported before the outage
+            elif is_busy or self.in_outage:
+                self._dropped[self._why_busy().value] += 1
             else:
                 frames.append(self._fuse(bundle, received_ns))
         self._features.release(self._synchronizer.take_released())
         return frames
+
+    def _why_busy(self) -> DropCause:
+        if self.in_outage or (isinstance(self._engine, Supervised) and self._engine.supervision().recovering):
+            return DropCause.OUTAGE
+        return DropCause.OVERLOAD
 
     def _fuse(self, bundle: SensorBundle, received_ns: int) -> Frame:
         motion = self._motion_at(bundle.reference_ns)
@@ -240,6 +271,12 @@ class Session:
         if self._strict:
             raise PayloadError(f"{message.sensor} at {message.capture_ns}: {message.error}")
         self._dropped[DropCause.UNREADABLE.value] += 1
+
+
+def _failed(output: FusionOutput) -> Counter[str]:
+    """What could not be encoded, by cause."""
+    aside = len(output.quarantined)
+    return Counter({DropCause.UNREADABLE.value: len(output.failures) - aside, DropCause.QUARANTINED.value: aside})
 
 
 def _mark_failed(status: SensorStatus, output: FusionOutput) -> SensorStatus:

@@ -109,6 +109,12 @@ class Stages:
         return self._model.encode_packed_radar(returns.points, returns.count)
 
 
+def not_encoded(request: EncodeRequest, error: str) -> Encoded:
+    """What stands for the features of a request that nobody encodes, because of `error`."""
+    stage, sensors = _describe(request)
+    return Encoded(stage=stage, sensors=sensors, features=None, error=error, started_ns=0, finished_ns=0)
+
+
 def _describe(request: EncodeRequest) -> tuple[str, tuple[str, ...]]:
     if isinstance(request, CameraRequest):
         return "camera", (request.frame.sensor,)

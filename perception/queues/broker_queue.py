@@ -30,6 +30,10 @@ class BrokerQueue:
         """What waits, and whether the broker is away."""
         return self._outbox.state
 
+    def waiting(self) -> int:
+        """Items published that the broker has not stored yet."""
+        return self._outbox.state.waiting
+
     def publish(self, item: QueueItem) -> None:
         """Raises QueueError where the item cannot be encoded, after `close`, or once the broker has refused us."""
         self._outbox.put(encode(item), item_key(item), is_end=isinstance(item, EndOfRun))

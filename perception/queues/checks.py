@@ -94,6 +94,10 @@ def _check_provenance(provenance: Provenance) -> None:
     _check_int64("provenance.deadline_slack_ns", provenance.deadline_slack_ns)
     _check_entries("provenance.stage_latency_ns", provenance.stage_latency_ns)
     _check_entries("provenance.dropped", provenance.dropped)
+    _check_entries("provenance.restarts", provenance.restarts)
+    check_size("provenance.quarantined", len(provenance.quarantined), MAX_ENTRIES)
+    for sensor in provenance.quarantined:
+        _check_text("provenance.quarantined", sensor)
 
 
 def _check_entries(name: str, entries: Mapping[str, int]) -> None:

@@ -132,6 +132,8 @@ def _fill_provenance(message: pb.Provenance, provenance: Provenance) -> None:
     message.deadline_slack_ns = provenance.deadline_slack_ns
     message.stage_latency_ns.update(provenance.stage_latency_ns)
     message.dropped.update(provenance.dropped)
+    message.restarts.update(provenance.restarts)
+    message.quarantined.extend(provenance.quarantined)
 
 
 def _read_end(message: pb.EndOfRun) -> EndOfRun:
@@ -146,6 +148,8 @@ def _check_sizes(message: Any) -> None:
     check_size("sensors", len(message.sensors), MAX_SENSORS)
     check_size("provenance.stage_latency_ns", len(message.provenance.stage_latency_ns), MAX_ENTRIES)
     check_size("provenance.dropped", len(message.provenance.dropped), MAX_ENTRIES)
+    check_size("provenance.restarts", len(message.provenance.restarts), MAX_ENTRIES)
+    check_size("provenance.quarantined", len(message.provenance.quarantined), MAX_ENTRIES)
 
 
 def _read_result(message: Any) -> PerceptionResult:
@@ -214,4 +218,6 @@ def _read_provenance(message: pb.Provenance) -> Provenance:
         deadline_slack_ns=message.deadline_slack_ns,
         stage_latency_ns=dict(sorted(message.stage_latency_ns.items())),
         dropped=dict(sorted(message.dropped.items())),
+        restarts=dict(sorted(message.restarts.items())),
+        quarantined=tuple(message.quarantined),
     )

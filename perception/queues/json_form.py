@@ -70,6 +70,9 @@ class ProvenanceLine(msgspec.Struct, frozen=True):
     deadline_slack_ns: int
     stage_latency_ns: dict[str, int]
     dropped: dict[str, int]
+    # Defaults: what earlier writers left out.
+    restarts: dict[str, int] = msgspec.field(default_factory=dict)
+    quarantined: tuple[str, ...] = ()
 
 
 class ResultLine(msgspec.Struct, frozen=True):

@@ -107,7 +107,7 @@ class Pose(_message.Message):
     def __init__(self, position_m: _Optional[_Iterable[float]] = ..., quaternion_wxyz: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Provenance(_message.Message):
-    __slots__ = ("model", "model_hash", "trained", "calibration_hash", "ego_motion", "placement", "deadline_slack_ns", "stage_latency_ns", "dropped")
+    __slots__ = ("model", "model_hash", "trained", "calibration_hash", "ego_motion", "placement", "deadline_slack_ns", "stage_latency_ns", "dropped", "restarts", "quarantined")
     class StageLatencyNsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +116,13 @@ class Provenance(_message.Message):
         value: int
         def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     class DroppedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class RestartsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +138,8 @@ class Provenance(_message.Message):
     DEADLINE_SLACK_NS_FIELD_NUMBER: _ClassVar[int]
     STAGE_LATENCY_NS_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
+    RESTARTS_FIELD_NUMBER: _ClassVar[int]
+    QUARANTINED_FIELD_NUMBER: _ClassVar[int]
     model: str
     model_hash: str
     trained: bool
@@ -140,7 +149,9 @@ class Provenance(_message.Message):
     deadline_slack_ns: int
     stage_latency_ns: _containers.ScalarMap[str, int]
     dropped: _containers.ScalarMap[str, int]
-    def __init__(self, model: _Optional[str] = ..., model_hash: _Optional[str] = ..., trained: _Optional[bool] = ..., calibration_hash: _Optional[str] = ..., ego_motion: _Optional[str] = ..., placement: _Optional[str] = ..., deadline_slack_ns: _Optional[int] = ..., stage_latency_ns: _Optional[_Mapping[str, int]] = ..., dropped: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    restarts: _containers.ScalarMap[str, int]
+    quarantined: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model: _Optional[str] = ..., model_hash: _Optional[str] = ..., trained: _Optional[bool] = ..., calibration_hash: _Optional[str] = ..., ego_motion: _Optional[str] = ..., placement: _Optional[str] = ..., deadline_slack_ns: _Optional[int] = ..., stage_latency_ns: _Optional[_Mapping[str, int]] = ..., dropped: _Optional[_Mapping[str, int]] = ..., restarts: _Optional[_Mapping[str, int]] = ..., quarantined: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class EndOfRun(_message.Message):
     __slots__ = ("drive_id", "run_id", "count", "reason")

@@ -58,6 +58,8 @@ def sample_result(
             deadline_slack_ns=40_000_000,
             stage_latency_ns={"encode": 21_000_000, "fuse": 9_500_000},
             dropped={"late": 2},
+            restarts={"camera": 1},
+            quarantined=("camera_left",),
         ),
     )
 

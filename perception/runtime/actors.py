@@ -1,6 +1,9 @@
 """The Ray actor that runs the model's stages."""
 
-from collections.abc import Sequence
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import ray
 import torch
@@ -9,51 +12,89 @@ from perception.config.schema import ModelChoice
 from perception.core.stages import EncodeRequest, FuseRequest, FusionOutput, ModelInfo
 from perception.pipeline.stages import Encoded, Stages, open_model
 
+WATCH = "watch"
+"""The concurrency group in which an actor answers while it works."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """What an actor says of itself once its model is loaded. node_id: the Ray node that it runs on."""
+
+    info: ModelInfo
+    pid: int
+    node_id: str
+
 
 class StageWorker:
-    """Stages in a process of their own: a plain class that `StageActor` hands to Ray.
+    """Stages in a process of their own: a plain class that Ray runs as an actor.
 
-    `split`: `encode` and `fuse`, features travel. `colocated`: `work`, features stay here, by key.
+    `split`: `encode` and `fuse`, features travel. `colocated`: `work`, features stay here, by number.
     """
 
     _stages: Stages
 
     def __init__(self, threads: int) -> None:
-        # Ray sets OMP_NUM_THREADS=1 for actors that reserve no core.
-        torch.set_num_threads(threads)
-        self._kept: dict[str, Encoded | Exception] = {}
+        self._threads = threads
+        self._kept: dict[int, Encoded | Exception] = {}
+        self._busy_since_s: float | None = None
 
-    def load(self, model: ModelChoice) -> ModelInfo:
+    def load(self, model: ModelChoice) -> Ready:
         """Load the model; not in the constructor, whose errors Ray hands on as text only."""
+        # Ray sets OMP_NUM_THREADS=1 for actors that reserve no core; OpenMP's count holds for the thread that sets it.
+        torch.set_num_threads(self._threads)
         self._stages = Stages(open_model(model))
-        return self._stages.info
+        return Ready(info=self._stages.info, pid=os.getpid(), node_id=ray.get_runtime_context().get_node_id())
+
+    @ray.method(concurrency_group=WATCH)
+    def beat(self, after_s: float) -> float:
+        """A sign of life after so long: how many seconds the call at work has taken yet, 0 where there is none."""
+        time.sleep(after_s)
+        since_s = self._busy_since_s
+        return 0.0 if since_s is None else time.monotonic() - since_s
 
     def encode(self, request: EncodeRequest) -> Encoded:
-        return self._stages.encode(request)
+        self._busy_since_s = time.monotonic()
+        try:
+            return self.encode_one(request)
+        finally:
+            self._busy_since_s = None
 
     def fuse(self, request: FuseRequest, *encoded: Encoded) -> FusionOutput:
-        return self._stages.fuse(request, encoded)
+        self._busy_since_s = time.monotonic()
+        try:
+            return self._stages.fuse(request, encoded)
+        finally:
+            self._busy_since_s = None
 
     def work(
-        self, encode: Sequence[EncodeRequest], fuse: FuseRequest | None, keys: Sequence[str], forget: Sequence[str]
+        self,
+        encode: Sequence[tuple[int, EncodeRequest]],
+        given: Mapping[int, Encoded],
+        fuse: FuseRequest | None,
+        numbers: Sequence[int],
+        forget: Sequence[int],
     ) -> FusionOutput | None:
-        """Encode and keep, then fuse the features of `keys` if asked to, then forget."""
-        for request in encode:
-            try:
-                self._kept[request.key] = self._stages.encode(request)
-            except Exception as error:  # raised by the fusion that needs it, where the caller waits
-                self._kept[request.key] = error
+        """Encode and keep, keep what is given, then fuse the features of `numbers` if asked to, then forget."""
         try:
-            return self._stages.fuse(fuse, [self._take(key) for key in keys]) if fuse is not None else None
+            self._kept.update(given)
+            for number, request in encode:
+                self._busy_since_s = time.monotonic()
+                try:
+                    self._kept[number] = self.encode_one(request)
+                except Exception as error:  # raised by the fusion that needs it, where the caller waits
+                    self._kept[number] = error
+            self._busy_since_s = time.monotonic()
+            return self._stages.fuse(fuse, [self._take(number) for number in numbers]) if fuse is not None else None
         finally:
-            for key in forget:
-                self._kept.pop(key, None)
+            self._busy_since_s = None
+            for number in forget:
+                self._kept.pop(number, None)
 
-    def _take(self, key: str) -> Encoded:
-        kept = self._kept[key]
+    def encode_one(self, request: EncodeRequest) -> Encoded:
+        return self._stages.encode(request)
+
+    def _take(self, number: int) -> Encoded:
+        kept = self._kept[number]
         if isinstance(kept, Exception):
             raise kept
         return kept
-
-
-StageActor = ray.remote(StageWorker)

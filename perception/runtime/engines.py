@@ -32,7 +32,12 @@ def open_engine(config: ServiceConfig, *, address: str | None = None) -> Iterato
         yield LocalEngine(open_model(config.model), threads=threads)
         return
     with ray_cluster(address):
-        engine = ray_engine(config.model, placement=placement, threads=config.runtime.threads)
+        engine = ray_engine(
+            config.model,
+            placement=placement,
+            threads=config.runtime.threads,
+            supervision=config.runtime.supervision,
+        )
         try:
             yield engine
         finally:

@@ -119,6 +119,8 @@ def test_json_has_every_promised_field_as_a_plain_number(result: PerceptionResul
         "deadline_slack_ns",
         "stage_latency_ns",
         "dropped",
+        "restarts",
+        "quarantined",
     }
     assert fields["reference_ns"] == result.reference_ns
     assert type(fields["reference_ns"]) is int

@@ -1,0 +1,128 @@
+"""`perception supervise`: runs a command in a process of its own and starts it again whenever it is killed."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from perception.cli.main import EXIT_FAILED
+from perception.core.errors import UsageError
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
+STATE_FILE = "run.json"  # not imported: the supervisor is a few megabytes, without numpy and torch
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option(
+    "--restarts", type=click.IntRange(0, 10_000), default=5, show_default=True,
+    help="Give up after so many restarts within --within and no new result in between.",
+)  # fmt: skip
+@click.option(
+    "--within", "within_s", type=click.FloatRange(min=0, min_open=True), default=300.0, show_default=True, metavar="S"
+)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
+@click.pass_context
+def supervise(ctx: click.Context, *, restarts: int, within_s: float, command: tuple[str, ...]) -> None:
+    """Run `perception COMMAND...`, which must have `--resume DIR`, and start it again whenever a signal ends it.
+
+    A command that ends by itself, well or with an error, is not started again. Ctrl-C and SIGTERM are handed on.
+
+    Example: perception supervise replay DRIVE --queue nats://127.0.0.1:4222/results --resume out/state
+    """
+    supervisor = Supervisor(command, state_folder(command), restarts=restarts, within_s=within_s)
+    ctx.exit(supervisor.run())
+
+
+def state_folder(command: tuple[str, ...]) -> Path:
+    """The folder that the command keeps its state in. Raises UsageError where it keeps none."""
+    for index, word in enumerate(command):
+        if word == "--resume" and index + 1 < len(command):
+            return Path(command[index + 1])
+        if word.startswith("--resume="):
+            return Path(word.removeprefix("--resume="))
+    raise UsageError("supervise: the command needs `--resume DIR`, without which it would begin anew after each death")
+
+
+class Supervisor:
+    """Runs a command until it ends by itself.
+
+    `start` begins the command; `now_s` is a monotonic clock, `sleep` waits.
+    """
+
+    def __init__(
+        self,
+        command: tuple[str, ...],
+        folder: Path,
+        *,
+        restarts: int,
+        within_s: float,
+        start: Callable[[tuple[str, ...]], "subprocess.Popen[bytes]"] | None = None,
+        now_s: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._command, self._state = command, folder / STATE_FILE
+        self._restarts, self._within_s = restarts, within_s
+        self._start, self._now_s, self._sleep = start or _start, now_s, sleep
+        self._recent: deque[float] = deque()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._stopped_by: int | None = None
+
+    def run(self) -> int:
+        """Its exit code; 1 where it was killed too often or we were told to stop and it died of it."""
+        before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            while self._stopped_by is None:
+                found = self._read_state()
+                self._child = self._start(self._command)
+                code = self._child.wait()
+                if code >= 0:
+                    return code
+                if self._stopped_by is None and not self._may_restart(
+                    signal.Signals(-code).name, has_progressed=self._read_state() != found
+                ):
+                    break
+            return EXIT_FAILED
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _may_restart(self, by: str, *, has_progressed: bool) -> bool:
+        now_s = self._now_s()
+        if has_progressed:
+            self._recent.clear()
+        while self._recent and now_s - self._recent[0] > self._within_s:
+            self._recent.popleft()
+        if len(self._recent) >= self._restarts:
+            what = f"killed ({by}) after {len(self._recent)} restarts within {self._within_s:g} s without a new result"
+            click.echo(f"error: {self._command[0]} was {what}", err=True)
+            return False
+        pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (len(self._recent) - 1)) if self._recent else 0.0
+        self._recent.append(now_s)
+        click.echo(f"{self._command[0]} was killed ({by}); starting it again in {pause_s:g} s", err=True)
+        self._sleep(pause_s)
+        return True
+
+    def _read_state(self) -> tuple[object, object] | None:
+        """Which run it is, and how many results it has published."""
+        try:
+            state = json.loads(self._state.read_bytes())
+            return state["run_id"], state["published"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _stop(self, number: int, frame: object) -> None:
+        self._stopped_by = number
+        if self._child is not None and self._child.poll() is None:
+            self._child.send_signal(number)
+
+
+def _start(command: tuple[str, ...]) -> "subprocess.Popen[bytes]":
+    program = "from perception.cli.main import main; main()"
+    # A session of its own: Ctrl-C reaches it through us, once.
+    return subprocess.Popen([sys.executable, "-c", program, *command], start_new_session=True)
