@@ -80,7 +80,10 @@ class Steerable(Source, Protocol):
 
 @runtime_checkable
 class TruthSource(Source, Protocol):
-    """A source that also knows where the road is and where the ego went: a simulator. After `messages` was begun."""
+    """A source that also knows where the road is and where the ego went: a simulator, a recorded drive with a map.
+
+    After `messages` was begun.
+    """
 
     def drivable(self, reference_ns: int, half_m: float, cell_m: float) -> NDArray[np.bool_]:
         """(H, W), True where one may drive, of a square of side 2 `half_m` around the ego at `reference_ns`.

@@ -62,7 +62,7 @@ def bench_nuscenes_tables(folder: Path, rows: int = TRAINVAL_ROWS) -> dict[str, 
 
 def report_load(folder: str) -> None:
     """Load the first scene and print what it took as JSON; runs in the child process."""
-    baseline_mib = _peak_mib()
+    baseline_mib = peak_mib()
     started = time.perf_counter()
     source = NuScenesSource(folder)
     load_s = time.perf_counter() - started
@@ -70,7 +70,7 @@ def report_load(folder: str) -> None:
         json.dumps(
             {
                 "load_s": load_s,
-                "peak_mib": _peak_mib(),
+                "peak_mib": peak_mib(),
                 "baseline_mib": baseline_mib,
                 "scene": source.drive_id,
                 "keyframes": len(source.label_times_ns),
@@ -79,7 +79,7 @@ def report_load(folder: str) -> None:
     )
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
     """Peak resident memory. Linux keeps the parent's peak in `ru_maxrss` across exec, but not in VmHWM."""
     status = Path("/proc/self/status")
     if status.exists():

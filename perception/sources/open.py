@@ -41,7 +41,7 @@ class SourceFormat(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FolderFormat:
-    """A format that is a folder. module, name: its source, imported when a drive is opened. markers: glob patterns."""
+    """A format that is a folder. module, name: what makes its source, imported then. markers: glob patterns."""
 
     module: str
     name: str
@@ -151,7 +151,7 @@ SOURCES: dict[str, SourceFormat] = {
     ),
     "av2": FolderFormat(
         "perception.sources.av2",
-        "Argoverse2Source",
+        "open_log",
         ("city_SE3_egovehicle.feather", "*/city_SE3_egovehicle.feather"),
     ),
     "rosbag": BagFormat(),

@@ -9,17 +9,22 @@ from scipy.spatial import cKDTree
 
 from perception.core.geometry import invert, quaternion_to_rotation, transform_points
 from perception.core.labels import Labels, points_in_box
-from perception.core.messages import EgoState, LidarSweep, SweepMotion, Unreadable
+from perception.core.messages import Command, EgoState, LidarSweep, RouteCommand, SweepMotion, Unreadable
 from perception.core.taxonomy import CLASS_INDEX
-from perception.sources.av2 import LIDAR, Argoverse2Source
+from perception.sources.av2 import LIDAR, POSES, Argoverse2Source, MappedArgoverse2Source, open_log
+from perception.sources.av2_files import read_poses
+from perception.sources.av2_map import map_file, read_map
+from perception.sources.av2_route import recorded_route
 
 pytestmark = pytest.mark.data
 F64 = NDArray[np.float64]
 
 
 @pytest.fixture(scope="module")
-def source(drive_data: Path) -> Argoverse2Source:
-    return Argoverse2Source(drive_data / "av2-7fab2350")
+def source(drive_data: Path) -> MappedArgoverse2Source:
+    found = open_log(drive_data / "av2-7fab2350")
+    assert isinstance(found, MappedArgoverse2Source)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +117,46 @@ def test_times_of_points_rise_through_the_sweep(messages: list[object]) -> None:
         assert 0 < sweep.point_offset_ns.min() < 5_000_000
         assert 95_000_000 < sweep.point_offset_ns.max() < 110_000_000
         assert set(sweep.ring.tolist()) == set(range(64))
+
+
+def test_the_navigation_tells_of_the_left_turn(drive_data: Path, messages: list[object]) -> None:
+    """The log waits at an intersection and turns left in it; the two sweeps that we have are of the waiting."""
+    root = drive_data / "av2-7fab2350"
+    poses, path = read_poses(root / POSES), map_file(root)
+    assert path is not None
+    route = recorded_route(read_map(path), poses.times_ns, poses.city_SE3_vehicle)
+    assert [manoeuvre.command for manoeuvre in route.manoeuvres] == [Command.LEFT]
+    turned = np.arctan2(poses.city_SE3_vehicle[:, 1, 0], poses.city_SE3_vehicle[:, 0, 0])
+    before = np.searchsorted(route.arc_m, route.manoeuvres[0].begin_m - 5)
+    assert np.rad2deg(turned[-1] - turned[before]) > 45
+    assert np.abs(np.rad2deg(turned[:before] - turned[0])).max() < 15
+    told = [message for message in messages if isinstance(message, RouteCommand)]
+    assert {message.command for message in told} == {Command.LEFT}
+    assert all(message.distance_m is not None and 3 < message.distance_m < 5 for message in told)
+
+
+def test_the_road_of_the_map_lies_under_vehicles_that_drive(source: MappedArgoverse2Source) -> None:
+    """And not under pedestrians: this also tells a mirrored map from the right one."""
+    time_ns, half_m, cell_m = source.label_times_ns[0], 100.0, 0.5
+    labels, area = _labels(source, time_ns), source.drivable(time_ns, half_m, cell_m)
+    cells = np.floor((labels.center_m[:, :2] + half_m) / cell_m).astype(int)
+    is_near = np.all((cells >= 0) & (cells < len(area)), axis=1)
+    is_vehicle = (labels.class_index >= 0) & (labels.class_index < CLASS_INDEX["pedestrian"])
+    driving = cells[is_near & is_vehicle & (np.hypot(*labels.velocity_mps.T) > 2)]
+    walking = cells[is_near & (labels.class_index == CLASS_INDEX["pedestrian"])]
+    assert (len(driving), len(walking)) == (10, 13)
+    assert area[tuple(driving.T)].all()
+    assert area[tuple(walking.T)].mean() < 0.1
+    assert area[200, 200]
+    assert not area[tuple(driving.T * np.array([[1], [-1]]))].all()
+    assert 0.1 < area.mean() < 0.4
+
+
+def test_the_path_ahead_stays_on_the_road(source: MappedArgoverse2Source) -> None:
+    """Three seconds on, from poses that the sweeps do not reach."""
+    time_ns = source.label_times_ns[0]
+    path = source.future_path(time_ns, np.arange(0.5, 3.01, 0.5))
+    assert 6 < path[-1, 0] < 7
+    assert path[-1, 1] > 3
+    area = source.drivable(time_ns, 50.0, 0.5)
+    assert area[tuple(np.floor((path.T + 50.0) / 0.5).astype(int))].all()

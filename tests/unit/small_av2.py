@@ -1,6 +1,7 @@
 """Writes an Argoverse 2 sensor log of a few sweeps and images: the ego goes 10 m/s along the city's x axis."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -91,3 +92,73 @@ def write_boxes(log: Path, *, length_m: float = 4.0) -> None:
             for name, value in {**shared, **turn, **box, "ty_m": 1.0, "tz_m": 0.5}.items():
                 rows.setdefault(name, []).append(value)
     write_table(log / "annotations.feather", dict(rows))
+
+
+WIDTH_M = 3.5
+APPROACH, BESIDE, EXIT_AHEAD, EXIT_LEFT, ONCOMING = 1, 2, 3, 4, 5
+AHEAD, LEFT, RIGHT, CYCLES = 10, 11, 12, 20
+
+
+def write_map(log: Path) -> Path:
+    """A road of two lanes along the city's x axis, y = 5 and (from x = 0, to its left) 8.5, into a crossing at x = 60.
+
+    The right lane goes on ahead, to the left and to the right; a lane of oncoming traffic lies left of both.
+    """
+    road, corner = np.array([[-50.0, 5.0], [60.0, 5.0]]), np.array([60.0, 5.0])
+    to_left = np.array([0.0, WIDTH_M])
+    angle = np.linspace(0.0, np.pi / 2, 8)
+    left = corner + 12.0 * np.stack([np.sin(angle), 1.0 - np.cos(angle)], axis=1)
+    right = corner + 6.0 * np.stack([np.sin(angle), np.cos(angle) - 1.0], axis=1)
+    lanes = [
+        _lane(APPROACH, road, successors=[AHEAD, LEFT, RIGHT], left=BESIDE),
+        _lane(BESIDE, road + to_left, right=APPROACH, left=ONCOMING),
+        _lane(ONCOMING, (road + 2 * to_left)[::-1], left=BESIDE),
+        _lane(AHEAD, corner + np.array([[0.0, 0.0], [15.0, 0.0]]), successors=[EXIT_AHEAD], crossing=True),
+        _lane(LEFT, left, successors=[EXIT_LEFT], crossing=True),
+        _lane(RIGHT, right, crossing=True),
+        _lane(EXIT_AHEAD, corner + np.array([[15.0, 0.0], [60.0, 0.0]])),
+        _lane(EXIT_LEFT, corner + np.array([[12.0, 12.0], [12.0, 60.0]])),
+        _lane(CYCLES, road - to_left, kind="BIKE"),
+    ]
+    outline = np.array([[-50.0, 0.0], [200.0, 0.0], [200.0, 14.0], [-50.0, 14.0]])
+    content = {
+        "pedestrian_crossings": {},
+        "lane_segments": {str(lane["id"]): lane for lane in lanes},
+        "drivable_areas": {"9": {"id": 9, "area_boundary": _points(outline)}},
+    }
+    path = log / "map" / f"log_map_archive_{LOG}____PIT_city_1.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    return path
+
+
+def _lane(
+    number: int,
+    centre: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
+    *,
+    successors: Sequence[int] = (),
+    left: int | None = None,
+    right: int | None = None,
+    crossing: bool = False,
+    kind: str = "VEHICLE",
+) -> dict[str, object]:
+    ahead = np.gradient(centre, axis=0)
+    ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
+    to_left = np.stack([-ahead[:, 1], ahead[:, 0]], axis=1) * WIDTH_M / 2
+    return {
+        "id": number,
+        "is_intersection": crossing,
+        "lane_type": kind,
+        "left_lane_boundary": _points(centre + to_left),
+        "right_lane_boundary": _points(centre - to_left),
+        "left_lane_mark_type": "NONE",
+        "right_lane_mark_type": "NONE",
+        "successors": list(successors),
+        "predecessors": [],
+        "left_neighbor_id": left,
+        "right_neighbor_id": right,
+    }
+
+
+def _points(line: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> list[dict[str, float]]:
+    return [{"x": x, "y": y, "z": 0.0} for x, y in line.tolist()]
