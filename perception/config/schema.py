@@ -48,7 +48,9 @@ class ImageConfig(Settings):
     height_px: PositiveInt = 128
     width_px: PositiveInt = 352
     channels: tuple[PositiveInt, ...] = (16, 32, 64, 96)
-    """Width of the residual stages; the last has stride 16."""
+    """Width of the residual stages; the last has stride 16. Of `backbone: residual` alone."""
+    backbone: Literal["residual", "resnet50"] = Field(default="residual", exclude_if=lambda name: name == "residual")
+    """`resnet50`: torchvision's, by the names of its weights, for starting from those (`perception weights`)."""
 
 
 class LidarConfig(Settings):
@@ -56,6 +58,9 @@ class LidarConfig(Settings):
     pillar_m: PositiveFloat = 0.8
     canvas: PositiveInt = 128
     channels: tuple[PositiveInt, ...] = (32, 64, 96)
+    sweeps: Annotated[int, Field(ge=1, le=20)] = Field(default=1, exclude_if=lambda count: count == 1)
+    """A sweep is joined by so many less one before it of the same lidar, moved to the same reference time; the time of
+    each point tells them apart. Sweeps older than a second are left out."""
 
 
 class RadarConfig(Settings):
@@ -64,7 +69,11 @@ class RadarConfig(Settings):
 
 
 class ModelConfig(Settings):
-    """Shape of the network; two checkpoints fit each other only if these are equal."""
+    """Shape of the network; two checkpoints fit each other only if these are equal.
+
+    A model's hash and a checkpoint's header are made of these fields. One that is added later is left out at its default
+    (`exclude_if`), so that those of older models stay what they are.
+    """
 
     name: str = "tiny"
     image: ImageConfig = ImageConfig()

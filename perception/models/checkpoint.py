@@ -24,6 +24,9 @@ SUFFIX: Final = ".safetensors"
 FREE_FIELDS: Final = frozenset({"name", "max_detections", "score_threshold", "seed"})
 """Settings that do not shape the weights: a checkpoint may be used with others than it was trained with."""
 
+TRAINED: Final = "trained"
+"""Metadata of a checkpoint: `no` where its weights are only what a training starts from."""
+
 _PICKLE_STARTS = (b"\x80", b"PK\x03\x04", b"\x1f\x8b")
 
 
@@ -81,8 +84,8 @@ def load_model(name_or_path: str = "tiny", config: ModelConfig | None = None) ->
     """
     path = Path(name_or_path)
     if name_or_path.endswith(SUFFIX) or (name_or_path not in PRESETS and path.exists()):
-        network, _ = load_checkpoint(path, with_choices(read_config(path), config))
-        return InferenceModel(network, trained=True)
+        network, metadata = load_checkpoint(path, with_choices(read_config(path), config))
+        return InferenceModel(network, trained=metadata.get(TRAINED) != "no")
     wanted = with_choices(preset(name_or_path), config)
     packaged = resources.files("perception.models") / "weights" / f"{name_or_path}{SUFFIX}"
     if not packaged.is_file():
@@ -132,7 +135,9 @@ def _refuse_pickle(path: Path) -> None:
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from None
     if start.startswith(_PICKLE_STARTS):
-        raise ModelError(f"{path}: looks like a pickle, which could run code; convert it to safetensors first")
+        raise ModelError(
+            f"{path}: looks like a pickle, which could run code; `perception weights` converts those of a backbone"
+        )
 
 
 def _read_header(path: Path, header: Mapping[str, str] | None) -> tuple[ModelConfig, dict[str, str]]:

@@ -35,7 +35,9 @@ class InferenceModel:
     def __init__(self, network: PerceptionNetwork, *, trained: bool) -> None:
         """`network` is copied: the copy's norms are folded, and its hash is of the weights as given."""
         self.config: ModelConfig = network.config
-        self.info = ModelInfo(name=self.config.name, hash=model_hash(network), trained=trained)
+        self.info = ModelInfo(
+            name=self.config.name, hash=model_hash(network), trained=trained, lidar_sweeps=self.config.lidar.sweeps
+        )
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         speed_up(self.network)
         self.geometry = ViewGeometry(self.config)

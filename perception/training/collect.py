@@ -76,7 +76,7 @@ def collect_frames(
         findings.add(Rule.DRIVE_WITHOUT_LABELS, source.drive_id)
         return
     wanted = frozenset(times[:: data.every])
-    engine = _KeepingEngine()
+    engine = _KeepingEngine(model.lidar.sweeps)
     session = Session(
         drive_id=source.drive_id,
         run_id="training",
@@ -143,9 +143,9 @@ class _KeepingEngine:
     """An engine that encodes nothing: it keeps requests, which are looked at only where they make a frame."""
 
     placement = "training"
-    model = ModelInfo(name="none", hash="0" * 16, trained=False)
 
-    def __init__(self) -> None:
+    def __init__(self, lidar_sweeps: int) -> None:
+        self.model = ModelInfo(name="none", hash="0" * 16, trained=False, lidar_sweeps=lidar_sweeps)
         self._bundles: list[_Bundle] = []
 
     def encode(self, request: EncodeRequest) -> FeatureHandle:
