@@ -71,8 +71,8 @@ class RadarConfig(Settings):
 class ModelConfig(Settings):
     """Shape of the network; two checkpoints fit each other only if these are equal.
 
-    A model's hash and a checkpoint's header are made of these fields. One that is added later is left out at its default
-    (`exclude_if`), so that those of older models stay what they are.
+    A model's hash and a checkpoint's header are made of these fields. One that is added later is left out at its
+    default (`exclude_if`), so that those of older models stay what they are.
     """
 
     name: str = "tiny"

@@ -1,6 +1,7 @@
 """Building blocks that the encoders, the fusion and the decoder share. Shapes: B batch, C channels, Q, M tokens."""
 
 import math
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -123,6 +124,11 @@ def waves(xy: Tensor) -> Tensor:
     octaves = math.pi / 2 * 2.0 ** torch.arange(POSITION_OCTAVES, device=xy.device)
     angles = (xy[..., None] * octaves).flatten(-2)  # (..., 2 * octaves)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def exact(x: Tensor) -> AbstractContextManager[object]:
+    """Within it nothing is computed in half precision, whatever is outside; give it float32."""
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def to_tokens(features: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ from perception.core.ports import Engine, FeatureHandle
 from perception.core.rig import Modality, SensorRig
 from perception.core.stages import CameraRequest, CameraView, LidarRequest, RadarRequest
 
-
 SWEEPS_AHEAD = 8
 MAX_SWEEP_AGE_NS = 1_000_000_000
 """Earlier sweeps older than this do not join a sweep: the network's time channel ends there."""
