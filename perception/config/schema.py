@@ -201,7 +201,20 @@ class LatencyConfig(Settings):
     ego_ms: Milliseconds = 2.0
 
 
-class ModelChoice(Settings):
+class BackendChoice(Settings):
+    """What runs the network, and where."""
+
+    device: str = "auto"
+    """`auto`: the GPU where there is one; else cpu, cuda or cuda:N."""
+    backend: Literal["auto", "torch", "compile", "graph", "onnxruntime", "openvino"] = "auto"
+    """`torch`: operation by operation; `compile`: by torch.compile; `graph`: recorded CUDA graphs; `onnxruntime` and
+    `openvino`: on a CPU, with the packages of the extra `export`. `auto`: graph on a GPU; see docs/gpu.md for a CPU."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of convolutions and matrix products; coordinates and scores stay in float32. `auto`: float32 on a CPU, bfloat16
+    on a GPU (float16 on one that is older)."""
+
+
+class ModelChoice(BackendChoice):
     """Which model runs, and what of it is published."""
 
     name: str = "tiny"

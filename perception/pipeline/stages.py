@@ -18,10 +18,12 @@ from perception.core.stages import (
     FusionOutput,
     LidarRequest,
     ModelInfo,
-    RadarRequest,
 )
 from perception.models.checkpoint import load_model
 from perception.models.inference import Bundle, InferenceModel
+from perception.pipeline.device_stages import DeviceStages
+from perception.pipeline.encoded import Encoded as Encoded
+from perception.pipeline.encoded import describe
 from perception.pipeline.preprocess import preprocess_camera, preprocess_lidar, preprocess_radar
 
 
@@ -40,24 +42,9 @@ class Prepared:
     started_ns: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Encoded:
-    """Features of one request, fit to cross processes. features is None where `error` says why there are none.
-
-    stage: `camera`, `lidar` or `radar`. sensors: whose messages went in. started_ns, finished_ns: monotonic.
-    """
-
-    stage: str
-    sensors: tuple[str, ...]
-    features: torch.Tensor | None
-    error: str | None
-    started_ns: int
-    finished_ns: int
-
-
 def open_model(choice: ModelChoice) -> InferenceModel:
     """The chosen model with the chosen thresholds. Raises ModelError where it is unknown or unfit."""
-    model = load_model(choice.name)
+    model = load_model(choice.name, choice=choice)
     update = choice.model_dump(include={"score_threshold", "max_detections"}, exclude_none=True)
     model.config = model.config.model_copy(update=update)
     return model
@@ -68,19 +55,26 @@ class Stages:
 
     def __init__(self, model: InferenceModel) -> None:
         self._model = model
+        self._device = None if model.front is None else DeviceStages(model.front, model.config)
 
     @property
     def info(self) -> ModelInfo:
         return self._model.info
 
     def encode(self, request: EncodeRequest) -> Encoded:
-        """Encode one request; a payload that cannot be decoded gives an `Encoded` with its error."""
+        """Encode one request; a payload that cannot be decoded gives an `Encoded` with its error.
+
+        On a GPU payloads are decoded on threads and all else is done there: it may be under way when this returns.
+        """
+        if self._device is not None:
+            return self._device.encode(request)
         prepared = prepare(request, self._model.config)
         return encoded_from(prepared, None if prepared.error else encode_prepared(self._model, [prepared])[0])
 
     def fuse(self, request: FuseRequest, encoded: Sequence[Encoded]) -> FusionOutput:
         """Fuse what could be encoded; sensors whose encoding failed are left out and named in `failures`."""
         started_ns = monotonic_ns()
+        encoded = [one.settled() for one in encoded]
         bundle = bundle_of(request, encoded)
         output = self._model.fuse(bundle.request, bundle.cameras, bundle.lidars, bundle.radar)
         return with_account(output, request, encoded, fusion_ns=monotonic_ns() - started_ns)
@@ -89,7 +83,7 @@ class Stages:
 def prepare(request: EncodeRequest, config: ModelConfig) -> Prepared:
     """Everything of an encoding but the network; a payload that cannot be decoded gives a `Prepared` with its error."""
     started_ns = monotonic_ns()
-    stage, sensors = _describe(request)
+    stage, sensors = describe(request)
     arrays, error = tuple[NDArray[np.generic], ...](), None
     try:
         arrays = _arrays(request, config)
@@ -159,15 +153,6 @@ def _arrays(request: EncodeRequest, config: ModelConfig) -> tuple[NDArray[np.gen
     else:
         packed = preprocess_radar(request, config)
     return packed.points, packed.count
-
-
-def _describe(request: EncodeRequest) -> tuple[str, tuple[str, ...]]:
-    if isinstance(request, CameraRequest):
-        return "camera", (request.frame.sensor,)
-    if isinstance(request, LidarRequest):
-        return "lidar", (request.sweep.sensor,)
-    assert isinstance(request, RadarRequest)
-    return "radar", tuple(scan.sensor for scan in request.scans)
 
 
 def _stage_latency(encoded: Sequence[Encoded], received_ns: int, *, fusion_ns: int) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """What a backend is: the network's four stages, as tensors in and tensors out, however it computes them."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -26,8 +27,11 @@ class Backend(Protocol):
     def precision(self) -> str: ...
 
     def lane(self, sensor: str) -> AbstractContextManager[None]:
-        """Encode what is inside in the order of this sensor alone: a CUDA stream of its own on a GPU. `fuse` waits for
-        all lanes."""
+        """Do what is inside in the order of this sensor alone: a CUDA stream of its own on a GPU. A lane inside a lane
+        changes nothing."""
+
+    def wait_for(self, features: Sequence[Tensor]) -> None:
+        """Let the current lane wait for all others, whose `features` it will read. The host does not wait."""
 
     def encode_cameras(self, images: Tensor) -> Tensor:
         """images (B, 3, H, W) uint8 RGB: features (B, T, C) float32 on `device`."""

@@ -20,6 +20,10 @@ WARM_UP: Final = 3
 """Runs before a recording, in which libraries choose their kernels and allocate their workspaces."""
 
 
+_RECORDING = threading.Lock()
+"""CUDA records one graph at a time."""
+
+
 class Recording(Protocol):
     """What `record` made of a function: `replay` reads `inputs` and leaves `outputs`."""
 
@@ -43,8 +47,6 @@ class Recorded:
     def __init__(self, function: Function, lane: Callable[[], str], record: Recorder) -> None:
         self._function, self._lane, self._record = function, lane, record
         self._recordings: dict[tuple[object, ...], Recording] = {}
-        # A recording forbids others what it does itself meanwhile, and graphs are few: one at a time.
-        self._lock = threading.Lock()
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         key = (self._lane(), *((tuple(one.shape), one.dtype) for one in inputs))
@@ -57,7 +59,7 @@ class Recorded:
         return tuple(output.clone() for output in recording.outputs)
 
     def _new(self, key: tuple[object, ...], inputs: Sequence[Tensor]) -> Recording | None:
-        with self._lock:
+        with _RECORDING:
             if len(self._recordings) >= MAX_RECORDINGS:
                 return None
             # Contiguous copies: a recording's memory must not be anybody else's.

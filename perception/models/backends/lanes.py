@@ -14,12 +14,13 @@ FUSION = "fusion"
 
 
 class Lanes:
-    """Streams by name. What is launched inside `on(name)` runs in the order of that lane."""
+    """Streams by name. What is launched inside `on(name)` runs in the order of that lane, one thread at a time."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._lock = threading.Lock()
         self._streams: dict[str, torch.cuda.Stream] = {}
+        self._locks: dict[str, threading.Lock] = {}
         self._latest: dict[str, torch.cuda.Event] = {}
         self._current = threading.local()
 
@@ -35,6 +36,10 @@ class Lanes:
         if self.current:
             yield
             return
+        with self._lane_lock(name):
+            yield from self._launching(name)
+
+    def _launching(self, name: str) -> Iterator[None]:
         self._current.name = name
         try:
             if self._device.type != "cuda":
@@ -66,6 +71,11 @@ class Lanes:
         for tensor in tensors:
             if tensor.is_cuda:
                 tensor.record_stream(stream)
+
+    def _lane_lock(self, name: str) -> threading.Lock:
+        """Two threads with images of one camera must not fill the same recording's inputs at once."""
+        with self._lock:
+            return self._locks.setdefault(name, threading.Lock())
 
     def _stream(self, name: str) -> torch.cuda.Stream:
         with self._lock:

@@ -1,7 +1,7 @@
 """The network by torch: as it is, compiled, or recorded in CUDA graphs; on a CPU or a GPU, whole or half precision."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields
 from typing import Literal
@@ -50,13 +50,9 @@ class TorchBackend:
         self.network.to(self._device)
         to_precision(self.network, self._precision)
         self._lanes = Lanes(self._device)
-        stages: tuple[Function, ...] = (self._cameras, self._lidar, self._radar, self._fusion)
-        if mode == "graph":
-            recorder = record or CudaRecording.of
-            stages = tuple(Recorded(stage, lambda: self._lanes.current, recorder) for stage in stages)
-        elif mode == "compile":
-            stages = tuple(torch.compile(stage, dynamic=False) for stage in stages)
-        self._run_cameras, self._run_lidar, self._run_radar, self._run_fusion = stages
+        self._record = (record or CudaRecording.of) if mode == "graph" else None
+        stages = (self._cameras, self._lidar, self._radar, self._fusion)
+        self._run_cameras, self._run_lidar, self._run_radar, self._run_fusion = map(self.wrap, stages)
 
     @property
     def name(self) -> str:
@@ -72,6 +68,15 @@ class TorchBackend:
 
     def lane(self, sensor: str) -> AbstractContextManager[None]:
         return self._lanes.on(sensor)
+
+    def wait_for(self, features: Sequence[Tensor]) -> None:
+        self._lanes.wait_for_all(features)
+
+    def wrap(self, function: Function) -> Function:
+        """A function of tensors as this backend runs its own: recorded or compiled, or as it is."""
+        if self._record is not None:
+            return Recorded(function, lambda: self._lanes.current, self._record)
+        return torch.compile(function, dynamic=False) if self._mode == "compile" else function
 
     @torch.inference_mode()
     def encode_cameras(self, images: Tensor) -> Tensor:
@@ -89,8 +94,7 @@ class TorchBackend:
     def fuse(self, inputs: FusionInputs) -> FusionTensors:
         bundles = len(inputs.ego)
         with self._lanes.on(FUSION):
-            given = [getattr(inputs, field.name) for field in fields(inputs)]
-            self._lanes.wait_for_all(given)
+            self.wait_for([getattr(inputs, field.name) for field in fields(inputs)])
             moved = inputs_to_device(inputs, self._device)
             if self._mode != "torch":
                 moved = padded_inputs(moved, *bundle_bucket(moved))
