@@ -23,6 +23,7 @@ COMMANDS = {
     "convert": "perception.cli.convert:convert",
     "inspect": "perception.cli.inspect_drive:inspect_drive",
     "train": "perception.cli.train:train",
+    "weights": "perception.cli.weights:weights",
     "eval": "perception.cli.eval:eval_command",
     "doctor": "perception.cli.doctor:doctor",
     "bench": "perception.cli.bench:bench",

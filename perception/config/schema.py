@@ -48,7 +48,9 @@ class ImageConfig(Settings):
     height_px: PositiveInt = 128
     width_px: PositiveInt = 352
     channels: tuple[PositiveInt, ...] = (16, 32, 64, 96)
-    """Width of the residual stages; the last has stride 16."""
+    """Width of the residual stages; the last has stride 16. Of `backbone: residual` alone."""
+    backbone: Literal["residual", "resnet50"] = Field(default="residual", exclude_if=lambda name: name == "residual")
+    """`resnet50`: torchvision's, by the names of its weights, for starting from those (`perception weights`)."""
 
 
 class LidarConfig(Settings):
@@ -56,6 +58,9 @@ class LidarConfig(Settings):
     pillar_m: PositiveFloat = 0.8
     canvas: PositiveInt = 128
     channels: tuple[PositiveInt, ...] = (32, 64, 96)
+    sweeps: Annotated[int, Field(ge=1, le=20)] = Field(default=1, exclude_if=lambda count: count == 1)
+    """A sweep is joined by so many less one before it of the same lidar, moved to the same reference time; the time of
+    each point tells them apart. Sweeps older than a second are left out."""
 
 
 class RadarConfig(Settings):
@@ -64,7 +69,11 @@ class RadarConfig(Settings):
 
 
 class ModelConfig(Settings):
-    """Shape of the network; two checkpoints fit each other only if these are equal."""
+    """Shape of the network; two checkpoints fit each other only if these are equal.
+
+    A model's hash and a checkpoint's header are made of these fields. One that is added later is left out at its
+    default (`exclude_if`), so that those of older models stay what they are.
+    """
 
     name: str = "tiny"
     image: ImageConfig = ImageConfig()
@@ -136,6 +145,19 @@ class SupervisionConfig(Settings):
     """Messages written there by one run; further ones are counted only."""
 
 
+class BatchingConfig(Settings):
+    """How an engine that several sessions share puts their work together."""
+
+    max_images: Annotated[int, Field(ge=1, le=1024)] = 24
+    """Images in one pass of the camera encoder at most."""
+    max_bundles: Annotated[int, Field(ge=1, le=256)] = 8
+    """Sweeps, radar canvases or bundles in one pass of their network at most."""
+    max_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 2.0
+    """How long work may wait for more to join it; it waits for nobody once every open session is in the batch."""
+    max_queued: PositiveInt = 24
+    """Requests of one session that wait to be encoded; with so many the session is held up."""
+
+
 class RuntimeConfig(Settings):
     placement: Literal["auto", "local", "split", "colocated"] = "auto"
     """`auto`: `split` where there are several devices, else `colocated`. `local`: in this process, without Ray."""
@@ -148,6 +170,7 @@ class RuntimeConfig(Settings):
     resume_within_s: PositiveFloat = 10.0
     """`--live --resume`: a run goes on with its tracks if its process was away for no longer; else a new one begins."""
     supervision: SupervisionConfig = SupervisionConfig()
+    batching: BatchingConfig = BatchingConfig()
 
 
 class QueueSecurity(Settings):
@@ -201,7 +224,20 @@ class LatencyConfig(Settings):
     ego_ms: Milliseconds = 2.0
 
 
-class ModelChoice(Settings):
+class BackendChoice(Settings):
+    """What runs the network, and where."""
+
+    device: str = "auto"
+    """`auto`: the GPU where there is one; else cpu, cuda or cuda:N."""
+    backend: Literal["auto", "torch", "compile", "graph", "onnxruntime", "openvino"] = "auto"
+    """`torch`: operation by operation; `compile`: by torch.compile; `graph`: recorded CUDA graphs; `onnxruntime` and
+    `openvino`: on a CPU, with the packages of the extra `export`. `auto`: graph on a GPU; see docs/gpu.md for a CPU."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of convolutions and matrix products; coordinates and scores stay in float32. `auto`: float32 on a CPU, bfloat16
+    on a GPU (float16 on one that is older)."""
+
+
+class ModelChoice(BackendChoice):
     """Which model runs, and what of it is published."""
 
     name: str = "tiny"

@@ -1,5 +1,6 @@
 """How the ego moved around one reference time: what deskewing and projecting need."""
 
+import itertools
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -25,6 +26,23 @@ class MotionSource(StrEnum):
     LIDAR = "lidar"
     NONE = "none"
     """Nothing is known: the ego is taken to stand still."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MotionSegments:
+    """A track as polynomials: a point p (3,) in the ego frame at time t, `share` of the way through segment i, is
+
+    start_SE3[i] p + share * (p @ linear[i] + shift[i] + share * p @ square[i]) in the ego frame at the reference.
+
+    knots_ns: (S + 1,) int64; the first and the last segment reach outwards. start_SE3: (S, 4, 4) float64. linear and
+    square: (S, 3, 3) float32. shift: (S, 3) float32.
+    """
+
+    knots_ns: NDArray[np.int64]
+    start_SE3: F64
+    linear: F32
+    square: F32
+    shift: F32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -74,6 +92,21 @@ class EgoMotion:
     def at_many(self, times_ns: ArrayLike) -> F64:
         """reference_SE3_ego (N, 4, 4) at `times_ns` (N,) int64."""
         return interpolate_track(self.knots_ns, self.reference_SE3_ego, times_ns)
+
+    def segments(self) -> "MotionSegments":
+        """The track as polynomials in time, for moving points elsewhere as `move_points` does."""
+        knots, track = _split_turns(self.knots_ns, self.reference_SE3_ego)
+        if len(knots) == 1:  # a segment of any length that goes nowhere
+            knots, track = np.array([knots[0], knots[0] + 1]), np.concatenate([track, track])
+        parts = [_segment(start, end) for start, end in itertools.pairwise(track)]
+        linear, square, shift = (np.stack(column) for column in zip(*parts, strict=True))
+        return MotionSegments(
+            knots_ns=knots,
+            start_SE3=track[:-1],
+            linear=linear,
+            square=square,
+            shift=shift,
+        )
 
     def move_points(self, points_ego_m: NDArray[np.floating], times_ns: NDArray[np.int64]) -> NDArray[np.float32]:
         """Points (N, 3), each in the ego frame at its own time (N,), to the ego frame at the reference: (N, 3) float32.
@@ -149,14 +182,20 @@ def _move_by_share(points: F32, share: F32 | None, start: F64, end: F64) -> F32:
     moved: F32 = points @ start[:3, :3].T.astype(np.float32) + start[:3, 3].astype(np.float32)
     if share is None:
         return moved
+    linear, square, shift = _segment(start, end)
+    column = share[:, None]
+    moved += column * (points @ linear + shift + column * (points @ square))
+    return moved
+
+
+def _segment(start: F64, end: F64) -> tuple[F32, F32, F32]:
+    """What the share of the way from `start` to `end` (4, 4) and its square are multiplied by; see `MotionSegments`."""
     wx, wy, wz = rotation_log(start[:3, :3].T @ end[:3, :3])
     cross = np.array([[0.0, -wz, wy], [wz, 0.0, -wx], [-wy, wx, 0.0]])
     linear = (start[:3, :3] @ cross).T.astype(np.float32)
     square = (start[:3, :3] @ cross @ cross / 2).T.astype(np.float32)
     shift = (end[:3, 3] - start[:3, 3]).astype(np.float32)
-    column = share[:, None]
-    moved += column * (points @ linear + shift + column * (points @ square))
-    return moved
+    return linear, square, shift
 
 
 def relative_motion(previous: EgoMotion, current: EgoMotion) -> F64:

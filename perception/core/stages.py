@@ -26,12 +26,16 @@ class CameraRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LidarRequest:
-    """Encode one sweep, moved to the reference time of `motion`."""
+    """Encode one sweep, moved to the reference time of `motion`.
+
+    earlier: sweeps of the same lidar before it, newest first, whose points join it (`lidar.sweeps` of the model).
+    """
 
     key: str
     sweep: LidarSweep
     ego_SE3_sensor: F64
     motion: EgoMotion
+    earlier: tuple[LidarSweep, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -95,11 +99,15 @@ class FuseRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
-    """Which model an engine runs. hash: first 16 hex digits over weights and configuration."""
+    """Which model an engine runs. hash: first 16 hex digits over weights and configuration.
+
+    lidar_sweeps: how many sweeps of a lidar it takes at once, the newest included.
+    """
 
     name: str
     hash: str
     trained: bool
+    lidar_sweeps: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

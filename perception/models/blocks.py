@@ -1,6 +1,7 @@
 """Building blocks that the encoders, the fusion and the decoder share. Shapes: B batch, C channels, Q, M tokens."""
 
 import math
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,15 @@ ABSENT = -1e4
 """Added to the attention scores of what is absent: large enough for a weight of exactly 0, finite in any precision."""
 
 
-class ConvNorm(nn.Module):
+class Foldable(nn.Module):
+    """A module whose norms can be merged into its convolutions; for inference only."""
+
+    def fold(self) -> None:
+        """Afterwards the running statistics are part of the weights. Does nothing the second time."""
+        raise NotImplementedError
+
+
+class ConvNorm(Foldable):
     """Convolution, batch norm and, unless told otherwise, ReLU; `fold` merges the norm into the convolution."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, activate: bool = True) -> None:
@@ -27,7 +36,6 @@ class ConvNorm(nn.Module):
         return functional.relu(y, inplace=True) if self.activate else y
 
     def fold(self) -> None:
-        """For inference only: afterwards the running statistics are part of the weights."""
         if isinstance(self.norm, nn.BatchNorm2d):
             self.conv = fuse_conv_bn_eval(self.conv, self.norm)
             self.norm = nn.Identity()
@@ -118,6 +126,11 @@ def waves(xy: Tensor) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
+def exact(x: Tensor) -> AbstractContextManager[object]:
+    """Within it nothing is computed in half precision, whatever is outside; give it float32."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
 def to_tokens(features: Tensor) -> Tensor:
     """Maps (B, C, H, W) to tokens (B, H * W, C), row by row; no copy where channels come last in memory."""
     return features.flatten(2).transpose(1, 2)
@@ -137,7 +150,7 @@ def cell_centers(cells: int) -> Tensor:
 def speed_up(network: nn.Module) -> None:
     """Fold norms into convolutions and store these channels last; for inference, in eval mode, without gradients."""
     for module in network.modules():
-        if isinstance(module, ConvNorm):
+        if isinstance(module, Foldable):
             module.fold()
     for parameter in network.parameters():
         if parameter.ndim == 4:

@@ -12,9 +12,12 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from perception.config.schema import ModelConfig
+from perception.config.schema import BackendChoice, ModelConfig
 from perception.core.errors import ModelError
-from perception.models.inference import InferenceModel
+from perception.models.backends.open import open_backend
+from perception.models.backends.torch_backend import TorchBackend
+from perception.models.device_front import DeviceFront
+from perception.models.inference import InferenceModel, model_hash
 from perception.models.network import PerceptionNetwork, build_network
 from perception.models.presets import PRESETS, preset
 
@@ -23,6 +26,9 @@ SUFFIX: Final = ".safetensors"
 
 FREE_FIELDS: Final = frozenset({"name", "max_detections", "score_threshold", "seed"})
 """Settings that do not shape the weights: a checkpoint may be used with others than it was trained with."""
+
+TRAINED: Final = "trained"
+"""Metadata of a checkpoint: `no` where its weights are only what a training starts from."""
 
 _PICKLE_STARTS = (b"\x80", b"PK\x03\x04", b"\x1f\x8b")
 
@@ -72,24 +78,41 @@ def load_checkpoint(path: Path, config: ModelConfig | None = None) -> tuple[Perc
     return network.eval(), metadata
 
 
-def load_model(name_or_path: str = "tiny", config: ModelConfig | None = None) -> InferenceModel:
+def load_model(
+    name_or_path: str = "tiny", config: ModelConfig | None = None, choice: BackendChoice | None = None
+) -> InferenceModel:
     """A model by the name of a preset or the path of a checkpoint.
 
     A name takes the weights that come with the package; without any the network is seeded and `trained` is False.
     config: settings that somebody chose; those it states expressly replace the preset's or the file's, the rest does
-    not count. Raises ModelError where there is no such model, or its weights do not fit the settings.
+    not count. choice: what runs it; None: torch on the CPU in float32. Raises ModelError where there is no such model,
+    its weights do not fit the settings, or the choice cannot be had here (ConfigError for a device that is none).
     """
+    network, trained = load_network(name_or_path, config)
+    return InferenceModel(network, trained=trained) if choice is None else _running(network, trained, choice)
+
+
+def load_network(name_or_path: str, config: ModelConfig | None = None) -> tuple[PerceptionNetwork, bool]:
+    """The network of `load_model` in eval mode, and whether it is trained."""
     path = Path(name_or_path)
     if name_or_path.endswith(SUFFIX) or (name_or_path not in PRESETS and path.exists()):
-        network, _ = load_checkpoint(path, with_choices(read_config(path), config))
-        return InferenceModel(network, trained=True)
+        network, metadata = load_checkpoint(path, with_choices(read_config(path), config))
+        return network, metadata.get(TRAINED) != "no"
     wanted = with_choices(preset(name_or_path), config)
     packaged = resources.files("perception.models") / "weights" / f"{name_or_path}{SUFFIX}"
     if not packaged.is_file():
-        return InferenceModel(build_network(wanted), trained=False)
+        return build_network(wanted).eval(), False
     with resources.as_file(packaged) as file:
         network, _ = load_checkpoint(file, wanted)
-    return InferenceModel(network, trained=True)
+    return network, True
+
+
+def _running(network: PerceptionNetwork, trained: bool, choice: BackendChoice) -> InferenceModel:
+    backend = open_backend(network, choice, model_hash(network))
+    front = None
+    if isinstance(backend, TorchBackend) and backend.device.type == "cuda":
+        front = DeviceFront(network.config, backend)
+    return InferenceModel(network, trained=trained, backend=backend, front=front)
 
 
 def read_config(path: Path) -> ModelConfig:
@@ -132,7 +155,9 @@ def _refuse_pickle(path: Path) -> None:
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from None
     if start.startswith(_PICKLE_STARTS):
-        raise ModelError(f"{path}: looks like a pickle, which could run code; convert it to safetensors first")
+        raise ModelError(
+            f"{path}: looks like a pickle, which could run code; `perception weights` converts those of a backbone"
+        )
 
 
 def _read_header(path: Path, header: Mapping[str, str] | None) -> tuple[ModelConfig, dict[str, str]]:

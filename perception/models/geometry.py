@@ -100,14 +100,7 @@ class ViewGeometry:
         return near[is_kept], pixels[is_kept], distance[near[is_kept]]
 
     def _camera(self, model: CameraModel) -> _Camera:
-        key = (
-            model.width_px,
-            model.height_px,
-            model.projection,
-            model.xi,
-            model.intrinsic.tobytes(),
-            model.distortion.tobytes(),
-        )
+        key = camera_key(model)
         if key in self._cameras:
             self._cameras.move_to_end(key)
             return self._cameras[key]
@@ -125,6 +118,12 @@ class ViewGeometry:
         if len(self._cameras) > CACHED_CAMERAS:
             self._cameras.popitem(last=False)
         return camera
+
+
+def camera_key(model: CameraModel) -> Hashable:
+    """Names a calibration by its values."""
+    numbers = (model.intrinsic.tobytes(), model.distortion.tobytes())
+    return (model.width_px, model.height_px, model.projection, model.xi, *numbers)
 
 
 def _lift_points(config: ModelConfig) -> F32:

@@ -1,8 +1,8 @@
 """The network as the service uses it: payloads in, detections and path hints out, one bundle at a time."""
 
-import copy
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -13,31 +13,54 @@ from perception.config.schema import ModelConfig
 from perception.core.cameras import CameraModel
 from perception.core.errors import ModelError
 from perception.core.messages import Command, Signal
-from perception.core.stages import FuseRequest, FusionOutput, ModelInfo
-from perception.models.blocks import speed_up
+from perception.core.stages import CameraView, FuseRequest, FusionOutput, ModelInfo
+from perception.models.backends.contract import Backend
+from perception.models.backends.lanes import FUSION
+from perception.models.backends.torch_backend import TorchBackend
+from perception.models.device_front import DeviceFront
 from perception.models.encoders.camera import STRIDE
 from perception.models.geometry import ViewGeometry
 from perception.models.network import PerceptionNetwork
 from perception.models.postprocess import to_dense, to_detections, to_path_hints
 from perception.models.preprocess import decode_image, pack_points, pack_radar
-from perception.models.tensors import COMMANDS, SIGNALS, FusionInputs, FusionTensors
+from perception.models.tensors import COMMANDS, SIGNALS, FusionInputs, FusionTensors, collate
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Bundle:
+    """What `InferenceModel.fuse` takes, in one piece: a request and the features that it names, in its order."""
+
+    request: FuseRequest
+    cameras: Sequence[Tensor]
+    lidars: Sequence[Tensor]
+    radar: Tensor | None
+
+
 class InferenceModel:
-    """A network ready to run. Features are contiguous float32 CPU tensors, so that they cross processes as arrays.
+    """A network ready to run. Features are contiguous float32 tensors where the backend is, on a CPU or a GPU.
 
     The caller sets torch's threads. Fusion keeps no state; the only thing remembered is a cache of calibrations.
+    front: what prepares payloads on the device; None where the host does it (`preprocess.py`).
     """
 
-    def __init__(self, network: PerceptionNetwork, *, trained: bool) -> None:
-        """`network` is copied: the copy's norms are folded, and its hash is of the weights as given."""
+    def __init__(
+        self,
+        network: PerceptionNetwork,
+        *,
+        trained: bool,
+        backend: Backend | None = None,
+        front: DeviceFront | None = None,
+    ) -> None:
+        """backend: runs `network`; None: torch on the CPU in float32. The hash is of the weights as given."""
         self.config: ModelConfig = network.config
-        self.info = ModelInfo(name=self.config.name, hash=model_hash(network), trained=trained)
-        self.network = copy.deepcopy(network).eval().requires_grad_(False)
-        speed_up(self.network)
+        self.info = ModelInfo(
+            name=self.config.name, hash=model_hash(network), trained=trained, lidar_sweeps=self.config.lidar.sweeps
+        )
+        self.backend: Backend = TorchBackend(network) if backend is None else backend
+        self.front = front
         self.geometry = ViewGeometry(self.config)
 
     @property
@@ -55,28 +78,56 @@ class InferenceModel:
         """Features (T, C) of one compressed image. Raises PayloadError where it cannot be decoded."""
         return self.encode_image(decode_image(data, self.config.image, camera.width_px, camera.height_px))
 
-    @torch.inference_mode()
     def encode_image(self, image: U8) -> Tensor:
         """Features (T, C) of one decoded image (3, H, W) uint8 RGB at the network's size."""
-        return self.network.encode_cameras(torch.from_numpy(image)[None])[0].contiguous()
+        return self.backend.encode_cameras(torch.from_numpy(image)[None])[0]
 
     def encode_lidar(self, points_ego_m: F32, intensity: F32, offset_s: F32 | None = None) -> Tensor:
         """Features (G * G, C) of one sweep, moved to the reference time; see `pack_points` for the arguments."""
         return self.encode_packed_lidar(*pack_points(points_ego_m, intensity, offset_s, self.config))
 
-    @torch.inference_mode()
     def encode_packed_lidar(self, points: F32, count: NDArray[np.int64]) -> Tensor:
         """Features (G * G, C) of one sweep's points (P, 5), as `pack_points` gives them."""
-        return self.network.encode_lidar(torch.from_numpy(points)[None], torch.from_numpy(count[None]))[0].contiguous()
+        return self.backend.encode_lidar(torch.from_numpy(points)[None], torch.from_numpy(count[None]))[0]
 
     def encode_radar(self, points_ego_m: F32, rcs_dbsm: F32, velocity_mps: F32, offset_s: F32 | None = None) -> Tensor:
         """Features (G * G, C) of all radars' returns together; see `pack_radar` for the arguments."""
         return self.encode_packed_radar(*pack_radar(points_ego_m, rcs_dbsm, velocity_mps, offset_s, self.config))
 
-    @torch.inference_mode()
     def encode_packed_radar(self, points: F32, count: NDArray[np.int64]) -> Tensor:
         """Features (G * G, C) of all radars' returns (P, 7), as `pack_radar` gives them."""
-        return self.network.encode_radar(torch.from_numpy(points)[None], torch.from_numpy(count[None]))[0].contiguous()
+        return self.backend.encode_radar(torch.from_numpy(points)[None], torch.from_numpy(count[None]))[0]
+
+    def encode_images(self, images: Sequence[U8]) -> list[Tensor]:
+        """Features (T, C) of each of several decoded images, in one pass; equal to `encode_image` of each to 1e-4."""
+        return list(self.backend.encode_cameras(torch.from_numpy(np.stack(images))).unbind())
+
+    def encode_packed_lidars(self, points: Sequence[F32], counts: Sequence[NDArray[np.int64]]) -> list[Tensor]:
+        """Features (G * G, C) of each of several sweeps (P, 5), in one pass; any number of lidars and vehicles."""
+        stacked, count = torch.from_numpy(np.stack(points)), torch.from_numpy(np.stack(counts))
+        return list(self.backend.encode_lidar(stacked, count).unbind())
+
+    def encode_packed_radars(self, points: Sequence[F32], counts: Sequence[NDArray[np.int64]]) -> list[Tensor]:
+        """Features (G * G, C) of the radar returns (P, 7) of each of several bundles, in one pass."""
+        stacked, count = torch.from_numpy(np.stack(points)), torch.from_numpy(np.stack(counts))
+        return list(self.backend.encode_radar(stacked, count).unbind())
+
+    def fuse_bundles(self, bundles: Sequence[Bundle]) -> list[FusionOutput]:
+        """As `fuse` for each of several bundles, in one pass; those with fewer cameras or lidars are padded with
+        absent ones. Raises ModelError where one of them does not fit."""
+        with self.backend.lane(FUSION):
+            inputs = collate([self.inputs(one.request, one.cameras, one.lidars, one.radar) for one in bundles])
+            tensors = self.run(inputs)
+        return [
+            FusionOutput(
+                detections=to_detections(tensors, self.config, row),
+                path_hints=to_path_hints(tensors, self.config, row),
+                failures={},
+                stage_latency_ns={},
+                dense=to_dense(tensors, row) if bundle.request.keep_dense else {},
+            )
+            for row, bundle in enumerate(bundles)
+        ]
 
     def fuse(
         self, request: FuseRequest, cameras: Sequence[Tensor], lidars: Sequence[Tensor], radar: Tensor | None
@@ -85,7 +136,8 @@ class InferenceModel:
 
         Raises ModelError where the features do not fit the request.
         """
-        tensors = self.run(self.inputs(request, cameras, lidars, radar))
+        with self.backend.lane(FUSION):
+            tensors = self.run(self.inputs(request, cameras, lidars, radar))
         return FusionOutput(
             detections=to_detections(tensors, self.config),
             path_hints=to_path_hints(tensors, self.config),
@@ -94,36 +146,45 @@ class InferenceModel:
             dense=to_dense(tensors) if request.keep_dense else {},
         )
 
-    @torch.inference_mode()
     def run(self, inputs: FusionInputs) -> FusionTensors:
-        """The fusion network on a batch of any size."""
-        return self.network.fuse(inputs)
+        """The fusion network on a batch of any size; its answer on the CPU (see `Backend.fuse`)."""
+        return self.backend.fuse(inputs)
 
+    @torch.inference_mode()
     def inputs(
         self, request: FuseRequest, cameras: Sequence[Tensor], lidars: Sequence[Tensor], radar: Tensor | None
     ) -> FusionInputs:
         """A batch of one bundle; only present sensors are in it."""
         self._check(request, cameras, lidars, radar)
-        views = self.geometry.build(request.cameras)
-        radar_features = torch.zeros(self.bev_shape) if radar is None else radar
-        return FusionInputs(
-            camera_features=_stack(cameras, self.camera_shape)[None],
-            camera_present=torch.ones(1, len(cameras), dtype=torch.bool),
-            camera_rays=torch.from_numpy(views.rays)[None],
-            camera_origin_m=torch.from_numpy(views.origin_m)[None],
-            camera_age_s=_seconds([view.age_ns for view in request.cameras])[None],
-            lift_camera=torch.from_numpy(views.lift_camera)[None],
-            lift_uv=torch.from_numpy(views.lift_uv)[None],
-            lift_depth_m=torch.from_numpy(views.lift_depth_m)[None],
-            lift_valid=torch.from_numpy(views.lift_valid)[None],
-            lidar_features=_stack(lidars, self.bev_shape)[None],
-            lidar_present=torch.ones(1, len(lidars), dtype=torch.bool),
-            lidar_age_s=_seconds(request.lidar_age_ns)[None],
-            radar_features=radar_features[None],
-            radar_present=torch.tensor([radar is not None]),
-            radar_age_s=_seconds([request.radar_age_ns or 0]),
-            ego=torch.from_numpy(ego_vector(request))[None],
-        )
+        device = self.backend.device
+        with self.backend.lane(FUSION):
+            self.backend.wait_for([*cameras, *lidars, *([] if radar is None else [radar])])
+            return FusionInputs(
+                **self._views(request.cameras),
+                camera_features=_stack(cameras, self.camera_shape, device)[None],
+                camera_present=torch.ones(1, len(cameras), dtype=torch.bool),
+                camera_age_s=_seconds([view.age_ns for view in request.cameras])[None],
+                lidar_features=_stack(lidars, self.bev_shape, device)[None],
+                lidar_present=torch.ones(1, len(lidars), dtype=torch.bool),
+                lidar_age_s=_seconds(request.lidar_age_ns)[None],
+                radar_features=(torch.zeros(self.bev_shape, device=device) if radar is None else radar.to(device))[
+                    None
+                ],
+                radar_present=torch.tensor([radar is not None]),
+                radar_age_s=_seconds([request.radar_age_ns or 0]),
+                ego=torch.from_numpy(ego_vector(request))[None],
+            )
+
+    def _views(self, cameras: Sequence[CameraView]) -> dict[str, Tensor]:
+        """The geometry among the fields of `FusionInputs`, made on the device where there is a front."""
+        if self.front is not None:
+            there = self.front.geometry.build(cameras)
+            tensors = {field.name: getattr(there, field.name) for field in fields(there)}
+        else:
+            here = self.geometry.build(cameras)
+            tensors = {field.name: torch.from_numpy(getattr(here, field.name)) for field in fields(here)}
+        names = {"rays": "camera_rays", "origin_m": "camera_origin_m"}
+        return {names.get(name, name): tensor[None] for name, tensor in tensors.items()}
 
     def _check(
         self, request: FuseRequest, cameras: Sequence[Tensor], lidars: Sequence[Tensor], radar: Tensor | None
@@ -161,8 +222,9 @@ def model_hash(network: PerceptionNetwork) -> str:
     return digest.hexdigest()[:16]
 
 
-def _stack(features: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
-    return torch.stack(list(features)) if features else torch.zeros(0, *shape)
+def _stack(features: Sequence[Tensor], shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Features on `device`; some may come from another process, and be on the CPU."""
+    return torch.stack([one.to(device) for one in features]) if features else torch.zeros(0, *shape, device=device)
 
 
 def _seconds(ages_ns: Sequence[int]) -> Tensor:

@@ -74,9 +74,20 @@ def depth_weight(depth_logits: Tensor, index: Tensor, depth_m: Tensor) -> Tensor
 
 def sample_tokens(tokens: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     """Weighted sums (B, P, C) of tokens (B, N, T, C) at index (B, P, S) with weight (B, P, S)."""
+    if torch.compiler.is_exporting():
+        return _sample_by_gather(tokens.flatten(1, 2), index, weight)
     batch, per_bundle = tokens.shape[0], tokens.shape[1] * tokens.shape[2]
     table = tokens.reshape(batch * per_bundle, -1)  # (B * N * T, C)
     offset = torch.arange(batch, device=tokens.device).view(-1, 1, 1) * per_bundle
     bags = (index + offset).flatten(0, 1)  # (B * P, S)
     summed = functional.embedding_bag(bags, table, mode="sum", per_sample_weights=weight.flatten(0, 1).to(table.dtype))
     return summed.view(batch, -1, table.shape[1])
+
+
+def _sample_by_gather(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    """As `sample_tokens`, of table (B, M, C), in operations that ONNX knows; tap by tap, so that little is held."""
+    summed = table.new_zeros(*index.shape[:2], table.shape[2])
+    for tap in range(index.shape[2]):
+        rows = table.gather(1, index[:, :, tap, None].expand(-1, -1, table.shape[2]))  # (B, P, C)
+        summed = summed + rows * weight[:, :, tap, None].to(table.dtype)
+    return summed

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from perception.config.schema import ModelConfig
 from perception.models.blocks import initialise
 from perception.models.decoder import Decoder, MemoryBuilder
-from perception.models.encoders.camera import CameraEncoder
+from perception.models.encoders.camera import camera_encoder
 from perception.models.encoders.lidar import LidarEncoder
 from perception.models.encoders.radar import RadarEncoder
 from perception.models.fusion import AgeEmbedding, BevFusion
@@ -29,7 +29,7 @@ class PerceptionNetwork(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.camera_encoder = CameraEncoder(config)
+        self.camera_encoder = camera_encoder(config)
         self.lidar_encoder = LidarEncoder(config)
         self.radar_encoder = RadarEncoder(config)
         self.camera_age = AgeEmbedding(config.width)

@@ -79,19 +79,9 @@ def decode_image(data: bytes, image: ImageConfig, width_px: int, height_px: int)
     is ignored: the calibration is of the sensor's rows and columns. width_px, height_px: size that the calibration
     is for. Raises PayloadError where the image is cut off, cannot be decoded, or has another size than that.
     """
-    if (found := image_size(data)) != (width_px, height_px):
-        raise PayloadError(
-            f"image is {found[0]}x{found[1]} but its calibration is for {width_px}x{height_px}; "
-            "give the intrinsics of the images as stored"
-        )
+    require_size(data, width_px, height_px)
     transform = ImageTransform.of(image, width_px, height_px)
-    reduction = max(step for step in _REDUCED if step == 1 or width_px // step >= image.width_px)
-    try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as error:
-        raise PayloadError(f"image of {len(data)} bytes cannot be decoded: {error}") from None
-    if decoded is None:
-        raise PayloadError(f"image of {len(data)} bytes cannot be decoded")
+    decoded = decode_reduced(data, image, width_px)
     shrinks = decoded.shape[1] > image.width_px
     resized = cv2.resize(
         decoded,
@@ -102,6 +92,28 @@ def decode_image(data: bytes, image: ImageConfig, width_px: int, height_px: int)
     rows = min(image.height_px, transform.resized_height_px)
     canvas[:, image.height_px - rows :] = resized[transform.resized_height_px - rows :, :, ::-1].transpose(2, 0, 1)
     return canvas
+
+
+def require_size(data: bytes, width_px: int, height_px: int) -> None:
+    """Raises PayloadError where an image is cut off, or has another size than its calibration is for."""
+    if (found := image_size(data)) != (width_px, height_px):
+        raise PayloadError(
+            f"image is {found[0]}x{found[1]} but its calibration is for {width_px}x{height_px}; "
+            "give the intrinsics of the images as stored"
+        )
+
+
+def decode_reduced(data: bytes, image: ImageConfig, width_px: int) -> U8:
+    """The pixels (h, w, 3) BGR of an image `width_px` wide, a JPEG reduced by the decoder as far as no detail that the
+    network sees is lost. Raises PayloadError where it cannot be decoded."""
+    reduction = max(step for step in _REDUCED if step == 1 or width_px // step >= image.width_px)
+    try:
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise PayloadError(f"image of {len(data)} bytes cannot be decoded: {error}") from None
+    if decoded is None:
+        raise PayloadError(f"image of {len(data)} bytes cannot be decoded")
+    return np.asarray(decoded, dtype=np.uint8)
 
 
 def pack_points(

@@ -18,8 +18,8 @@ PRESETS: Final[dict[str, ModelConfig]] = {
     ),
     "base": ModelConfig(
         name="base",
-        image=ImageConfig(height_px=256, width_px=704, channels=(64, 128, 192, 256)),
-        lidar=LidarConfig(max_points=262_144, pillar_m=0.2, canvas=512, channels=(32, 64, 128, 256)),
+        image=ImageConfig(height_px=256, width_px=704, backbone="resnet50"),
+        lidar=LidarConfig(max_points=262_144, pillar_m=0.2, canvas=512, channels=(32, 64, 128, 256), sweeps=10),
         radar=RadarConfig(max_points=2_048, channels=64),
         bev_cells=128,
         memory_cells=128,

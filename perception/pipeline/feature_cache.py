@@ -1,5 +1,6 @@
 """Keeps each message until no bundle can want it, and sees to it that it is encoded once."""
 
+from collections import deque
 from collections.abc import Iterable
 
 from perception.core.bundle import SensorBundle
@@ -10,18 +11,28 @@ from perception.core.ports import Engine, FeatureHandle
 from perception.core.rig import Modality, SensorRig
 from perception.core.stages import CameraRequest, CameraView, LidarRequest, RadarRequest
 
+SWEEPS_AHEAD = 8
+MAX_SWEEP_AGE_NS = 1_000_000_000
+"""Earlier sweeps older than this do not join a sweep: the network's time channel ends there."""
+
 
 class FeatureCache:
-    """Messages and their features by the index of their stamp. Encodes when asked, each once."""
+    """Messages and their features by the index of their stamp. Encodes when asked, each once.
+
+    For a model that takes several sweeps at once the last ones of each lidar are kept beside the messages.
+    """
 
     def __init__(self, rig: SensorRig, engine: Engine) -> None:
         self._rig = rig
         self._engine = engine
+        self._sweeps = SweepHistory(engine.model.lidar_sweeps)
         self._messages: dict[int, SensorMessage] = {}
         self._handles: dict[int, dict[int | None, FeatureHandle]] = {}
 
     def add(self, index: int, message: SensorMessage) -> None:
         self._messages[index] = message
+        if isinstance(message, LidarSweep):
+            self._sweeps.add(message)
 
     def release(self, indices: Iterable[int]) -> None:
         """Forget messages that no bundle can use again, and their features."""
@@ -31,6 +42,7 @@ class FeatureCache:
 
     def clear(self) -> None:
         self.release(list(self._messages))
+        self._sweeps.clear()
 
     def encode_camera(self, index: int) -> FeatureHandle:
         """Features of an image; they are free of geometry, so one encoding serves every bundle."""
@@ -50,7 +62,8 @@ class FeatureCache:
         if motion.reference_ns not in handles:
             mount = self._rig[sweep.sensor].ego_SE3_sensor
             key = f"{sweep.sensor}:{index}@{motion.reference_ns}"
-            request = LidarRequest(key=key, sweep=sweep, ego_SE3_sensor=mount, motion=motion)
+            earlier = self._sweeps.before(sweep)
+            request = LidarRequest(key=key, sweep=sweep, ego_SE3_sensor=mount, motion=motion, earlier=earlier)
             handles[motion.reference_ns] = self._engine.encode(request)
         return handles[motion.reference_ns]
 
@@ -79,3 +92,34 @@ class FeatureCache:
         camera = frame.calibration or self._rig[frame.sensor].camera
         assert camera is not None
         return camera
+
+
+class SweepHistory:
+    """The last sweeps of each lidar, as many as a model that takes `count` at once can want."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._sweeps: dict[str, deque[LidarSweep]] = {}
+
+    def add(self, sweep: LidarSweep) -> None:
+        """Take a sweep in the order of arrival. Nothing is kept for a model that takes one."""
+        if self._count > 1:
+            # A bundle may be encoded when one or two newer sweeps have come already.
+            kept = self._sweeps.setdefault(sweep.sensor, deque(maxlen=self._count + SWEEPS_AHEAD))
+            kept.append(sweep)
+
+    def before(self, sweep: LidarSweep) -> tuple[LidarSweep, ...]:
+        """At most `count` - 1 sweeps of the same lidar captured in the second before `sweep`, newest first.
+
+        Captured, not arrived: a clock that was set back or a duplicate adds nothing twice.
+        """
+        oldest_ns = sweep.capture_ns - MAX_SWEEP_AGE_NS
+        kept = {
+            one.capture_ns: one
+            for one in self._sweeps.get(sweep.sensor, ())
+            if oldest_ns <= one.capture_ns < sweep.capture_ns
+        }
+        return tuple(kept[time_ns] for time_ns in sorted(kept, reverse=True)[: self._count - 1])
+
+    def clear(self) -> None:
+        self._sweeps.clear()

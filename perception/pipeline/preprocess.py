@@ -13,6 +13,8 @@ from perception.core.stages import CameraRequest, LidarRequest, RadarRequest
 from perception.models.preprocess import decode_image, pack_points, pack_radar
 from perception.sync.compensation import scan_at_reference, sweep_at_reference
 
+F32 = NDArray[np.float32]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PackedPoints:
@@ -32,10 +34,21 @@ def preprocess_camera(request: CameraRequest, config: ModelConfig) -> NDArray[np
 
 
 def preprocess_lidar(request: LidarRequest, config: ModelConfig) -> PackedPoints:
-    """One sweep, moved to the reference time; columns as `LIDAR_FIELDS`."""
-    sweep = sweep_at_reference(request.sweep, request.ego_SE3_sensor, request.motion)
-    points, count = pack_points(sweep.points_ego_m, sweep.intensity, sweep.offset_s, config)
-    return PackedPoints(points=points, count=count, nonfinite=sweep.nonfinite)
+    """One sweep and those that join it, moved to the reference time; columns as `LIDAR_FIELDS`.
+
+    Above the cap all sweeps are thinned alike.
+    """
+    sweeps = [
+        sweep_at_reference(sweep, request.ego_SE3_sensor, request.motion)
+        for sweep in (request.sweep, *request.earlier[: config.lidar.sweeps - 1])
+    ]
+    points, count = pack_points(
+        _joined([sweep.points_ego_m for sweep in sweeps]),
+        _joined([sweep.intensity for sweep in sweeps]),
+        _joined([sweep.offset_s for sweep in sweeps]),
+        config,
+    )
+    return PackedPoints(points=points, count=count, nonfinite=sweeps[0].nonfinite)
 
 
 def preprocess_radar(request: RadarRequest, config: ModelConfig) -> PackedPoints:
@@ -52,3 +65,8 @@ def preprocess_radar(request: RadarRequest, config: ModelConfig) -> PackedPoints
         config,
     )
     return PackedPoints(points=points, count=count)
+
+
+def _joined(parts: list[F32]) -> F32:
+    """Arrays (N, ...) one after the other; a single one is not copied."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

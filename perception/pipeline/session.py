@@ -31,7 +31,7 @@ from perception.models.tracker import Tracker
 from perception.pipeline.feature_cache import FeatureCache
 from perception.pipeline.health import SensorHealth
 from perception.pipeline.session_state import SessionState
-from perception.sync.ego_estimator import MOTION_SPAN_NS, EgoMotionEstimator
+from perception.sync.ego_estimator import ACCUMULATION_SPAN_NS, MOTION_SPAN_NS, EgoMotionEstimator
 from perception.sync.synchronizer import Synchronizer
 
 F64 = NDArray[np.float64]
@@ -83,6 +83,7 @@ class Session:
         self._tracker = Tracker(config.tracker)
         self._route: RouteCommand | None = None
         self._features = FeatureCache(rig, engine)
+        self._motion_span_ns = ACCUMULATION_SPAN_NS if engine.model.lidar_sweeps > 1 else MOTION_SPAN_NS
         self._dropped: Counter[str] = Counter()
         self._previous_motion: EgoMotion | None = None
         self._reported_until_ns: int | None = None
@@ -265,7 +266,7 @@ class Session:
         return relative_motion(previous, motion)
 
     def _motion_at(self, reference_ns: int) -> EgoMotion:
-        return self._estimator.motion_at(reference_ns, MOTION_SPAN_NS)
+        return self._estimator.motion_at(reference_ns, self._motion_span_ns)
 
     def _count_unreadable(self, message: Unreadable) -> None:
         if self._strict:

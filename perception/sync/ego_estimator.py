@@ -13,6 +13,9 @@ LIDAR_PATIENCE_NS = 250_000_000
 MOTION_SPAN_NS = 300_000_000
 """Ego motion this far around a reference time covers every message that can belong to it."""
 
+ACCUMULATION_SPAN_NS = 1_050_000_000
+"""As `MOTION_SPAN_NS`, for a model that joins sweeps of the last second (`MAX_SWEEP_AGE_NS`) to the newest."""
+
 
 class EgoMotionEstimator:
     """Watches messages and tells the motion around any recent time; which source it took is in the answer.

@@ -6,21 +6,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-CAMERA_FIELDS: Final = (
-    "kind",
-    "fx",
-    "skew",
-    "cx",
-    "fy",
-    "cy",
-    "xi",
-    *(f"d{i}" for i in range(8)),
-    "limit",
-    "top_px",
-)
-"""One camera in network pixels. kind: place in `list(Projection)`; d: coefficients in the model's order, zeros behind;
-limit: undistorted radius (pinhole, Brown, Mei) or angle (Kannala-Brandt) where the lens model ends, large if it does
-not."""
+from perception.models.lenses import CAMERA_FIELDS as CAMERA_FIELDS
 
 RAY_STRIDE: Final = 4
 """Pixels between the view rays of `TrainingBatch.ray_map`."""

@@ -10,19 +10,16 @@ from torch import Tensor
 
 from perception.config.schema import ModelConfig
 from perception.core.cameras import CameraModel, Projection
-from perception.core.distortion import BrownDistortion, FisheyeDistortion
 from perception.models.boxes import BOX_FIELDS
+from perception.models.lenses import NO_LIMIT as NO_LIMIT
+from perception.models.lenses import camera_vector as camera_vector
 from perception.models.preprocess import LIDAR_FIELDS, RADAR_FIELDS
 from perception.training.batch import CAMERA_FIELDS, RAY_STRIDE, TrainingBatch
 from perception.training.frames import TrainingFrame
 
 F32 = NDArray[np.float32]
 
-NO_LIMIT = 1e6
-"""Stands for a lens model that ends nowhere; its square is finite in single precision."""
-
 _CACHED_CALIBRATIONS = 256
-_KINDS = list(Projection)
 
 
 def collate(frames: Sequence[TrainingFrame], config: ModelConfig, max_boxes: int) -> TrainingBatch:
@@ -42,19 +39,6 @@ def collate(frames: Sequence[TrainingFrame], config: ModelConfig, max_boxes: int
         **_objects(frames, max_boxes),
         **_ways(frames, config.bev_cells),
     )
-
-
-def camera_vector(camera: CameraModel, top_px: float) -> F32:
-    """One camera in network pixels as `CAMERA_FIELDS`, (17,)."""
-    k = camera.intrinsic
-    coefficients = np.pad(camera.distortion, (0, 8 - len(camera.distortion)))
-    limit = NO_LIMIT
-    if camera.projection is Projection.KANNALA_BRANDT:
-        limit = FisheyeDistortion(camera.distortion).limit
-    elif len(camera.distortion):
-        limit = min(NO_LIMIT, BrownDistortion(camera.distortion).limit)
-    numbers = (k[0, 0], k[0, 1], k[0, 2], k[1, 1], k[1, 2], camera.xi, *coefficients, limit, top_px)
-    return np.array([_KINDS.index(camera.projection), *numbers], dtype=np.float32)
 
 
 def ray_map(camera: CameraModel) -> F32:

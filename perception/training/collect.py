@@ -9,9 +9,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.config.schema import ImageConfig, ModelConfig, ServiceConfig, SyncConfig
+from perception.config.schema import ModelConfig, ServiceConfig, SyncConfig
 from perception.config.training import DataConfig
-from perception.core.cameras import CameraModel
 from perception.core.clock import ManualClock
 from perception.core.errors import PayloadError
 from perception.core.messages import AnyMessage, Unreadable
@@ -28,7 +27,8 @@ from perception.core.stages import (
 )
 from perception.evaluation.future_path import MAX_GAP_NS, FuturePath, exact_path
 from perception.models.inference import ego_vector
-from perception.models.preprocess import LIDAR_FIELDS, RADAR_FIELDS, ImageTransform
+from perception.models.lenses import network_camera as network_camera
+from perception.models.preprocess import LIDAR_FIELDS, RADAR_FIELDS
 from perception.pipeline.preprocess import preprocess_camera, preprocess_lidar, preprocess_radar
 from perception.pipeline.session import Session
 from perception.training.cleaning import Findings, Rule, clean_labels
@@ -39,28 +39,6 @@ F64 = NDArray[np.float64]
 
 RELEASE_EVERY_NS: Final = 1_000_000_000
 """How often, in the drive's time, it is looked which frames know their path by now."""
-
-
-def network_camera(camera: CameraModel, image: ImageConfig) -> tuple[CameraModel, float]:
-    """The same camera in pixels of the network's image, and the first row with picture in it (rows above are padding).
-
-    `project` of it gives `ImageTransform.to_network` of what `camera` projects to.
-    """
-    transform = ImageTransform.of(image, camera.width_px, camera.height_px)
-    network_K_full = np.array(
-        [
-            [transform.scale_x, 0.0, 0.5 * transform.scale_x - 0.5],
-            [0.0, transform.scale_y, 0.5 * transform.scale_y - 0.5 + transform.offset_y_px],
-            [0.0, 0.0, 1.0],
-        ]
-    )
-    moved = replace(
-        camera,
-        width_px=image.width_px,
-        height_px=image.height_px,
-        intrinsic=network_K_full @ camera.intrinsic,
-    )
-    return moved, float(max(0, transform.offset_y_px))
 
 
 def collect_frames(
@@ -76,7 +54,7 @@ def collect_frames(
         findings.add(Rule.DRIVE_WITHOUT_LABELS, source.drive_id)
         return
     wanted = frozenset(times[:: data.every])
-    engine = _KeepingEngine()
+    engine = _KeepingEngine(model.lidar.sweeps)
     session = Session(
         drive_id=source.drive_id,
         run_id="training",
@@ -143,9 +121,9 @@ class _KeepingEngine:
     """An engine that encodes nothing: it keeps requests, which are looked at only where they make a frame."""
 
     placement = "training"
-    model = ModelInfo(name="none", hash="0" * 16, trained=False)
 
-    def __init__(self) -> None:
+    def __init__(self, lidar_sweeps: int) -> None:
+        self.model = ModelInfo(name="none", hash="0" * 16, trained=False, lidar_sweeps=lidar_sweeps)
         self._bundles: list[_Bundle] = []
 
     def encode(self, request: EncodeRequest) -> FeatureHandle:

@@ -196,6 +196,8 @@ def _key(**parts: Any) -> str:
         "sync": config.sync.model_dump(mode="json"),
         "data": config.data.model_dump(mode="json", include={"reference", "every", "max_boxes"}),
     }
+    if model.lidar.sweeps > 1:
+        parts["sweeps"] = model.lidar.sweeps
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from perception.models.blocks import FeedForward, to_map
+from perception.models.blocks import FeedForward, exact, to_map
 
 
 class Pillars(nn.Module):
@@ -22,7 +22,7 @@ class Pillars(nn.Module):
     def forward(self, points: Tensor, count: Tensor) -> Tensor:
         batch, cap, _ = points.shape
         cells = self.cells
-        with torch.autocast(points.device.type, enabled=False):  # half precision would merge close points
+        with exact(points):  # half precision would merge close points
             points = points.float()  # (B, P, F)
             place = (points[..., :2] + self.range_m) * (cells / (2 * self.range_m))  # (B, P, 2) in cells
             cell = place.floor().clamp(0, cells - 1)  # (B, P, 2)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from perception.config.schema import ModelConfig
 from perception.core.taxonomy import CLASSES
-from perception.models.blocks import ConvNorm, cell_centers, start_small, to_tokens
+from perception.models.blocks import ConvNorm, cell_centers, exact, start_small, to_tokens
 from perception.models.boxes import BOX_FIELDS, boxes_at, offsets_to_boxes
 
 PRIOR = 0.01
@@ -37,8 +37,10 @@ class DenseHead(nn.Module):
 
     def forward(self, bev: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = self.hidden(bev)  # (B, 64, G, G)
-        heat: Tensor = self.heat(x)  # (B, classes, G, G)
-        raw = to_tokens(self.box(x))  # (B, G * G, 10)
-        boxes = offsets_to_boxes(raw, boxes_at(self.centers_m))  # (B, G * G, 10)
-        drivable: Tensor = self.drivable(x)[:, 0]  # (B, G, G)
+        with exact(x):
+            x = x.float()
+            heat: Tensor = self.heat(x)  # (B, classes, G, G)
+            raw = to_tokens(self.box(x))  # (B, G * G, 10)
+            boxes = offsets_to_boxes(raw, boxes_at(self.centers_m))  # (B, G * G, 10)
+            drivable: Tensor = self.drivable(x)[:, 0]  # (B, G, G)
         return heat, boxes, drivable

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from perception.config.schema import ModelConfig
 from perception.core.taxonomy import ATTRIBUTES, CLASSES
-from perception.models.blocks import FeedForward, start_small
+from perception.models.blocks import FeedForward, exact, start_small
 from perception.models.boxes import BOX_FIELDS, offsets_to_boxes
 from perception.models.queries import Queries
 
@@ -28,7 +28,9 @@ class DetectionHead(nn.Module):
         start_small(self.box[-1], std=0.01)
 
     def forward(self, states: Tensor, queries: Queries) -> tuple[Tensor, Tensor, Tensor]:
-        label: Tensor = queries.base_logits + self.label(states)
-        boxes = offsets_to_boxes(self.box(states), queries.base_boxes)
-        attribute: Tensor = self.attribute(states)
+        with exact(states):
+            states = states.float()
+            label: Tensor = queries.base_logits + self.label(states)
+            boxes = offsets_to_boxes(self.box(states), queries.base_boxes)
+            attribute: Tensor = self.attribute(states)
         return label, boxes, attribute

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from perception.config.schema import ModelConfig
-from perception.models.blocks import Attention, FeedForward, start_small
+from perception.models.blocks import Attention, FeedForward, exact, start_small
 from perception.models.decoder import Memory
 from perception.models.tensors import EGO_FIELDS
 
@@ -53,10 +53,12 @@ class PathHead(nn.Module):
         x = x + self.feed_forward(self.norms[2](x))  # (B, modes, C)
         x = self.norms[3](x)  # (B, modes, C)
 
-        offsets = self.waypoints(x).view(len(x), self.modes, self.steps, 2)  # (B, modes, steps, 2)
-        arc = constant_arc(ego[:, 0], ego[:, 1], self.times_s)  # (B, steps, 2)
-        speed = ego[:, 0] + self.speed(x.mean(dim=1))[:, 0]  # (B,)
-        return self.confidence(x)[..., 0], arc[:, None] + offsets, speed
+        with exact(x):
+            x = x.float()
+            offsets = self.waypoints(x).view(len(x), self.modes, self.steps, 2)  # (B, modes, steps, 2)
+            arc = constant_arc(ego[:, 0], ego[:, 1], self.times_s)  # (B, steps, 2)
+            speed = ego[:, 0] + self.speed(x.mean(dim=1))[:, 0]  # (B,)
+            return self.confidence(x)[..., 0], arc[:, None] + offsets, speed
 
 
 def constant_arc(speed_mps: Tensor, yaw_rate_radps: Tensor, times_s: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""What runs the network: torch on a CPU or a GPU, ONNX Runtime, OpenVINO. `contract.py` says what they share."""
