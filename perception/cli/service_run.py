@@ -28,7 +28,9 @@ from perception.runtime.engines import open_engine
 from perception.viewer.live_scenes import SensorPublisher
 from perception.viewer.sinks import PictureFolder, VideoFile
 
-LOSSES = frozenset({DropCause.UNREADABLE, DropCause.OVERLOAD, DropCause.OVERFLOW, DropCause.LATE})
+LOSSES = frozenset(
+    {DropCause.UNREADABLE, DropCause.MASKED, DropCause.OVERLOAD, DropCause.OVERFLOW, DropCause.LATE}
+)
 """What makes a run end with exit code 3; images that no reference time wanted are not losses."""
 CONSUMER_TIMEOUT_S = 300.0
 PICTURE_EVERY = 10

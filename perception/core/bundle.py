@@ -42,6 +42,8 @@ class DropCause(StrEnum):
     UNKNOWN_SENSOR = "unknown_sensor"
     OVERLOAD = "overload"
     """A live service was busy; a newer frame took this one's place."""
+    MASKED = "masked"
+    """Its sensor has a fault for which it is left out (`health.mask`)."""
     QUEUE = "queue"
     """A result that the result queue could not take (a live service, a broker that is away)."""
 
