@@ -34,6 +34,7 @@ from perception.viewer.sinks import PictureFolder, VideoFile
 LOSSES = frozenset(
     {
         DropCause.UNREADABLE,
+        DropCause.MASKED,
         DropCause.OVERLOAD,
         DropCause.OVERFLOW,
         DropCause.LATE,

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
+from perception.core.faults import FaultKind
+
 
 class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -158,6 +160,19 @@ class BatchingConfig(Settings):
     """Requests of one session that wait to be encoded; with so many the session is held up."""
 
 
+class HealthConfig(Settings):
+    """What is looked for in sensor data, and what follows. Times and gaps are always watched."""
+
+    content: bool = True
+    """Look into images, sweeps and scans, not only at their times."""
+    camera_stride: Annotated[int, Field(ge=1, le=100)] = 2
+    """Of each camera's images every so manieth is decoded for it, small and grey; repeats are found in all of them."""
+    calibration: bool = True
+    """Compare one camera a sweep with the lidar, to find mounts that moved."""
+    mask: tuple[FaultKind, ...] = (FaultKind.FROZEN, FaultKind.DARK, FaultKind.STUCK)
+    """A sensor with such a fault is left out of fusion and counted as `masked`; other faults are reported only."""
+
+
 class RuntimeConfig(Settings):
     placement: Literal["auto", "local", "split", "colocated"] = "auto"
     """`auto`: `split` where there are several devices, else `colocated`. `local`: in this process, without Ray."""
@@ -251,6 +266,7 @@ class ServiceConfig(Settings):
     model: ModelChoice = ModelChoice()
     sync: SyncConfig = SyncConfig()
     tracker: TrackerConfig = TrackerConfig()
+    health: HealthConfig = HealthConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     queue: QueueConfig = QueueConfig()
     latency: LatencyConfig = LatencyConfig()

@@ -46,6 +46,8 @@ class DropCause(StrEnum):
     """A live service's engine or process was being restarted."""
     QUARANTINED = "quarantined"
     """The message crashed its encoder again and again; it was put aside."""
+    MASKED = "masked"
+    """Its sensor has a fault for which it is left out (`health.mask`)."""
     QUEUE = "queue"
     """A result that the result queue could not take (a live service, a broker that is away)."""
 

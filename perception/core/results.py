@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.core.faults import SensorFault
 from perception.core.motion import MotionSource
 from perception.core.rig import Modality
 from perception.core.taxonomy import ATTRIBUTES, CLASSES
@@ -126,7 +127,8 @@ class SensorStatus:
 
     present: it contributed to this result. age_ns: reference minus capture of what was used (None if absent; negative
     when captured after the reference). alive: it was heard from lately. valid: its last message could be read.
-    frequency_hz: its measured rate.
+    frequency_hz: its measured rate. jitter_ns: mean deviation of its arrivals from an even pace. faults: what is wrong
+    with it. masked: it was there, but for a fault it was left out (its cause in `Provenance.dropped`: `masked`).
     """
 
     name: str
@@ -136,6 +138,9 @@ class SensorStatus:
     alive: bool
     valid: bool
     frequency_hz: float
+    jitter_ns: int = 0
+    faults: tuple[SensorFault, ...] = ()
+    masked: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,12 +79,13 @@ class Session:
         self._calibration_hash = rig.calibration_hash()
         self._synchronizer = Synchronizer(rig, config.sync, reference_times=reference_times)
         self._estimator = EgoMotionEstimator(rig)
-        self._health = SensorHealth(rig)
+        self._health = SensorHealth(rig, config.health, self._motion_at)
         self._tracker = Tracker(config.tracker)
         self._route: RouteCommand | None = None
         self._features = FeatureCache(rig, engine)
         self._motion_span_ns = ACCUMULATION_SPAN_NS if engine.model.lidar_sweeps > 1 else MOTION_SPAN_NS
         self._dropped: Counter[str] = Counter()
+        self._masked: dict[str, int] = {}
         self._previous_motion: EgoMotion | None = None
         self._reported_until_ns: int | None = None
         self._pushed = 0
@@ -98,8 +99,8 @@ class Session:
         With `is_busy` (a live service that cannot keep up) frames are dropped and counted instead.
         """
         received_ns = monotonic_ns()
-        self._health.observe(message)
         self._estimator.observe(message)
+        self._health.observe(message)
         if isinstance(message, CameraFrame | LidarSweep | RadarScan):
             bundles = self._push_sensor(message, is_busy)
         else:
@@ -215,6 +216,8 @@ class Session:
         return DropCause.OVERLOAD
 
     def _fuse(self, bundle: SensorBundle, received_ns: int) -> Frame:
+        status = self._health.status(bundle)
+        bundle = self._without_masked(bundle)
         motion = self._motion_at(bundle.reference_ns)
         cameras = [sensor.name for sensor in self._rig.of(Modality.CAMERA) if sensor.name in bundle.hits]
         lidars = [sensor.name for sensor in self._rig.of(Modality.LIDAR) if sensor.name in bundle.hits]
@@ -244,7 +247,7 @@ class Session:
             sequence=self._submitted,
             bundle=bundle,
             future=self._engine.fuse(request, features),
-            status=self._health.status(bundle),
+            status=status,
             motion=motion,
             dropped=self._dropped,
             received_ns=received_ns,
@@ -254,6 +257,19 @@ class Session:
         self._submitted += 1
         self._dropped = Counter()
         return frame
+
+    def _without_masked(self, bundle: SensorBundle) -> SensorBundle:
+        """The bundle as if sensors with a fault that `health.mask` names had not been there; each message counts once."""
+        masked = self._health.masked(bundle)
+        if not masked:
+            return bundle
+        for name in masked:
+            index = bundle.hits[name].index
+            if self._masked.get(name) != index:
+                self._masked[name] = index
+                self._dropped[DropCause.MASKED.value] += 1
+        hits = {name: stamp for name, stamp in bundle.hits.items() if name not in masked}
+        return replace(bundle, hits=hits, misses=(*bundle.misses, *masked))
 
     def _moved_since_last(self, motion: EgoMotion) -> F64:
         """current_SE3_previous between two results; where the data's clock jumped back, tracks start afresh."""

@@ -62,10 +62,21 @@ def _check_result(result: PerceptionResult) -> None:
     for sensor in result.sensors:
         _check_text("sensors.name", sensor.name)
         _check_number(f"sensors.frequency_hz of {sensor.name}", sensor.frequency_hz)
+        _check_int64(f"sensors.jitter_ns of {sensor.name}", sensor.jitter_ns)
         if sensor.age_ns is not None:
             _check_int64(f"sensors.age_ns of {sensor.name}", sensor.age_ns)
+    _check_faults(result)
     _check_pose(result.world_SE3_ego)
     _check_provenance(result.provenance)
+
+
+def _check_faults(result: PerceptionResult) -> None:
+    check_size("sensors.faults", sum(len(sensor.faults) for sensor in result.sensors), MAX_ENTRIES)
+    for sensor in result.sensors:
+        for fault in sensor.faults:
+            _check_text("sensors.faults.kind", fault.kind)
+            _check_text("sensors.faults.detail", fault.detail)
+            _check_int64(f"sensors.faults.since_ns of {sensor.name}", fault.since_ns)
 
 
 def _check_detections(result: PerceptionResult) -> None:

@@ -11,6 +11,7 @@ from google.protobuf.message_factory import GetMessageClass
 from numpy.typing import NDArray
 
 from perception.core.errors import QueueError
+from perception.core.faults import SensorFault, Severity
 from perception.core.geometry import rotation_to_quaternion
 from perception.core.motion import MotionSource
 from perception.core.ports import QueueItem
@@ -107,19 +108,26 @@ def _fill_result(message: Any, result: PerceptionResult) -> None:
             hint.waypoints_m.add(x=x, y=y)
     message.target_speed_mps = hints.target_speed_mps
     for sensor in result.sensors:
-        message.sensors.add(
-            name=sensor.name,
-            modality=sensor.modality.value,
-            present=sensor.present,
-            age_ns=sensor.age_ns,
-            alive=sensor.alive,
-            valid=sensor.valid,
-            frequency_hz=sensor.frequency_hz,
-        )
+        _fill_sensor(message.sensors.add(), sensor)
     if result.world_SE3_ego is not None:
         message.world_SE3_ego.position_m.extend(result.world_SE3_ego[:3, 3].tolist())
         message.world_SE3_ego.quaternion_wxyz.extend(rotation_to_quaternion(result.world_SE3_ego[:3, :3]).tolist())
     _fill_provenance(message.provenance, result.provenance)
+
+
+def _fill_sensor(message: pb.SensorStatus, sensor: SensorStatus) -> None:
+    message.name = sensor.name
+    message.modality = sensor.modality.value
+    message.present = sensor.present
+    if sensor.age_ns is not None:
+        message.age_ns = sensor.age_ns
+    message.alive = sensor.alive
+    message.valid = sensor.valid
+    message.frequency_hz = sensor.frequency_hz
+    message.jitter_ns = sensor.jitter_ns
+    message.masked = sensor.masked
+    for fault in sensor.faults:
+        message.faults.add(kind=fault.kind, since_ns=fault.since_ns, severity=fault.severity.value, detail=fault.detail)
 
 
 def _fill_provenance(message: pb.Provenance, provenance: Provenance) -> None:
@@ -146,6 +154,7 @@ def _check_sizes(message: Any) -> None:
     check_size("path_hints", len(message.path_hints), MAX_WAYPOINTS)
     check_size("path_hints", sum(len(hint.waypoints_m) for hint in message.path_hints), MAX_WAYPOINTS)
     check_size("sensors", len(message.sensors), MAX_SENSORS)
+    check_size("sensors.faults", sum(len(sensor.faults) for sensor in message.sensors), MAX_ENTRIES)
     check_size("provenance.stage_latency_ns", len(message.provenance.stage_latency_ns), MAX_ENTRIES)
     check_size("provenance.dropped", len(message.provenance.dropped), MAX_ENTRIES)
     check_size("provenance.restarts", len(message.provenance.restarts), MAX_ENTRIES)
@@ -198,6 +207,15 @@ def _read_sensor(message: pb.SensorStatus) -> SensorStatus:
         alive=message.alive,
         valid=message.valid,
         frequency_hz=message.frequency_hz,
+        jitter_ns=message.jitter_ns,
+        faults=tuple(_read_fault(fault) for fault in message.faults),
+        masked=message.masked,
+    )
+
+
+def _read_fault(message: pb.SensorFault) -> SensorFault:
+    return SensorFault(
+        kind=message.kind, since_ns=message.since_ns, severity=Severity(message.severity), detail=message.detail
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.core.errors import QueueError
+from perception.core.faults import SensorFault
 from perception.core.geometry import rotation_to_quaternion
 from perception.core.motion import MotionSource
 from perception.core.ports import QueueItem
@@ -53,6 +54,10 @@ class SensorLine(msgspec.Struct, frozen=True):
     alive: bool
     valid: bool
     frequency_hz: float
+    # Defaults: what earlier writers left out.
+    jitter_ns: int = 0
+    faults: tuple[SensorFault, ...] = ()
+    masked: bool = False
 
 
 class PoseLine(msgspec.Struct, frozen=True):

@@ -81,7 +81,7 @@ class Waypoint(_message.Message):
     def __init__(self, x: _Optional[float] = ..., y: _Optional[float] = ...) -> None: ...
 
 class SensorStatus(_message.Message):
-    __slots__ = ("name", "modality", "present", "age_ns", "alive", "valid", "frequency_hz")
+    __slots__ = ("name", "modality", "present", "age_ns", "alive", "valid", "frequency_hz", "jitter_ns", "faults", "masked")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODALITY_FIELD_NUMBER: _ClassVar[int]
     PRESENT_FIELD_NUMBER: _ClassVar[int]
@@ -89,6 +89,9 @@ class SensorStatus(_message.Message):
     ALIVE_FIELD_NUMBER: _ClassVar[int]
     VALID_FIELD_NUMBER: _ClassVar[int]
     FREQUENCY_HZ_FIELD_NUMBER: _ClassVar[int]
+    JITTER_NS_FIELD_NUMBER: _ClassVar[int]
+    FAULTS_FIELD_NUMBER: _ClassVar[int]
+    MASKED_FIELD_NUMBER: _ClassVar[int]
     name: str
     modality: str
     present: bool
@@ -96,7 +99,22 @@ class SensorStatus(_message.Message):
     alive: bool
     valid: bool
     frequency_hz: float
-    def __init__(self, name: _Optional[str] = ..., modality: _Optional[str] = ..., present: _Optional[bool] = ..., age_ns: _Optional[int] = ..., alive: _Optional[bool] = ..., valid: _Optional[bool] = ..., frequency_hz: _Optional[float] = ...) -> None: ...
+    jitter_ns: int
+    faults: _containers.RepeatedCompositeFieldContainer[SensorFault]
+    masked: bool
+    def __init__(self, name: _Optional[str] = ..., modality: _Optional[str] = ..., present: _Optional[bool] = ..., age_ns: _Optional[int] = ..., alive: _Optional[bool] = ..., valid: _Optional[bool] = ..., frequency_hz: _Optional[float] = ..., jitter_ns: _Optional[int] = ..., faults: _Optional[_Iterable[_Union[SensorFault, _Mapping]]] = ..., masked: _Optional[bool] = ...) -> None: ...
+
+class SensorFault(_message.Message):
+    __slots__ = ("kind", "since_ns", "severity", "detail")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SINCE_NS_FIELD_NUMBER: _ClassVar[int]
+    SEVERITY_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    since_ns: int
+    severity: str
+    detail: str
+    def __init__(self, kind: _Optional[str] = ..., since_ns: _Optional[int] = ..., severity: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class Pose(_message.Message):
     __slots__ = ("position_m", "quaternion_wxyz")

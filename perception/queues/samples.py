@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from perception.core.faults import FaultKind, SensorFault, Severity
 from perception.core.geometry import se3_from_yaw
 from perception.core.motion import MotionSource
 from perception.core.results import NO_TRACK, Detections, PathHints, PerceptionResult, Provenance, SensorStatus
@@ -45,6 +46,16 @@ def sample_result(
                 alive=False,
                 valid=False,
                 frequency_hz=0.0,
+                jitter_ns=1_250_000,
+                faults=(
+                    SensorFault(
+                        kind=FaultKind.FROZEN.value,
+                        since_ns=1_600_000_000_000_000_001,
+                        severity=Severity.ERROR,
+                        detail="the same 34688 points 5 times",
+                    ),
+                ),
+                masked=True,
             ),
         ),
         world_SE3_ego=se3_from_yaw(float(rng.uniform(-3, 3)), rng.normal(0, 1000, 3)),

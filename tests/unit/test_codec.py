@@ -107,6 +107,16 @@ def test_json_has_every_promised_field_as_a_plain_number(result: PerceptionResul
         "alive": False,
         "valid": False,
         "frequency_hz": 0.0,
+        "jitter_ns": 1_250_000,
+        "faults": [
+            {
+                "kind": "frozen",
+                "since_ns": 1_600_000_000_000_000_001,
+                "severity": "error",
+                "detail": "the same 34688 points 5 times",
+            }
+        ],
+        "masked": True,
     }
     assert set(fields["world_SE3_ego"]) == {"position_m", "quaternion_wxyz"}
     assert set(fields["provenance"]) == {

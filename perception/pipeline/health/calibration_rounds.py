@@ -1,0 +1,53 @@
+"""Compares each camera's calibration with the lidar in turn: one camera a sweep, so that it costs little."""
+
+from collections.abc import Callable
+from typing import Final
+
+from perception.core.errors import PayloadError
+from perception.core.messages import CameraFrame, LidarSweep
+from perception.core.motion import EgoMotion, MotionSource
+from perception.core.rig import Modality, SensorRig
+from perception.pipeline.health.calibration import DriftWatch
+from perception.pipeline.health.camera import decode_small
+from perception.pipeline.health.evidence import Evidence
+
+MAX_APART_NS: Final = 120_000_000
+"""An image further from the sweep than this shows where other traffic was, not where the sweep saw it."""
+
+
+class CalibrationRounds:
+    """Holds the newest image of each camera and looks at the next one with every sweep of the first lidar.
+
+    Images with a calibration of their own (a format that has one for each frame) are left alone.
+    """
+
+    def __init__(self, rig: SensorRig) -> None:
+        lidars = rig.of(Modality.LIDAR)
+        self._lidar = lidars[0].name if lidars else None
+        cameras = rig.of(Modality.CAMERA)
+        self._watches = {camera.name: DriftWatch(camera, lidars[0]) for camera in cameras} if lidars else {}
+        self._order = list(self._watches)
+        self._newest: dict[str, CameraFrame] = {}
+        self._turn = 0
+
+    def add(self, frame: CameraFrame) -> None:
+        if frame.calibration is None and frame.ego_SE3_sensor is None:
+            self._newest[frame.sensor] = frame
+
+    def look(self, sweep: LidarSweep, motion_at: Callable[[int], EgoMotion]) -> tuple[str, Evidence] | None:
+        """The camera whose turn it is and what was found, None where this look says nothing."""
+        if sweep.sensor != self._lidar or not self._order or len(sweep.points_m) == 0:
+            return None
+        name = self._order[self._turn % len(self._order)]
+        self._turn += 1
+        frame = self._newest.get(name)
+        if frame is None or abs(sweep.capture_ns - frame.capture_ns) > MAX_APART_NS:
+            return None
+        motion = motion_at(frame.capture_ns)
+        if motion.source is MotionSource.NONE:
+            return None
+        try:
+            evidence = self._watches[name].look(decode_small(frame.data), sweep, motion)
+        except PayloadError:
+            return None  # reported by the camera's own checks
+        return None if evidence is None else (name, evidence)
