@@ -95,6 +95,7 @@ class Stages:
             heard[0] if heard else None,
         )
         latency = _stage_latency(encoded, request.received_ns, fusion_ns=monotonic_ns() - started_ns)
+        latency["until_fusion"] = started_ns - request.received_ns
         failures = {sensor: one.error for one in encoded if one.error is not None for sensor in one.sensors}
         return replace(output, failures=failures, stage_latency_ns=latency)
 

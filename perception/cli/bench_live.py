@@ -1,0 +1,132 @@
+"""`perception bench live | overload | soak | vehicles`: the service under live conditions."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from perception.cli.bench_tables import show_live, show_loads, show_soak, show_vehicles
+from perception.cli.main import EXIT_DONE, EXIT_FAILED
+
+if TYPE_CHECKING:
+    from perception.runtime.bench_live import LivePlan, Stand
+
+DRIVE = "sim:tiny,duration_s=10"
+QUICK_DRIVE = "sim:tiny,duration_s=2,traffic.max_vehicles=5,traffic.max_pedestrians=5"
+Placement = Literal["auto", "local", "colocated", "split"]
+
+
+def _common(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of every live benchmark; the command gets them as `plan` and `drive`."""
+
+    @functools.wraps(command)
+    def collected(*, drive: str | None, threads: int, placement: Placement, model: str, quick: bool, **own: Any) -> Any:
+        from perception.runtime.bench_live import LivePlan
+
+        plan = LivePlan(threads=threads, placement=placement, model=model)
+        if quick:
+            plan = LivePlan(
+                threads=threads, placement=placement, model=model, seconds=4.0, compared_s=3.0, rounds=1, trial_s=3.0
+            )
+        return command(plan=plan, drive=drive or (QUICK_DRIVE if quick else DRIVE), quick=quick, **own)
+
+    with_options = collected
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs."),
+        click.option("--quick", is_flag=True, help="Seconds instead of minutes: shows that it works, not how fast."),
+        click.option("--model", default="tiny", show_default=True, help="A model's name."),
+        click.option(
+            "--placement", type=click.Choice(["auto", "local", "colocated", "split"]), default="auto", show_default=True
+        ),
+        click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads of torch [default: all cores]."),
+        click.option("--drive", metavar="PATH", help=f"A drive to repeat without end [default: {DRIVE}]."),
+    ):
+        with_options = option(with_options)
+    return with_options
+
+
+@click.command("live")
+@click.option("--minutes", type=click.FloatRange(min=0.05), default=10.0, show_default=True, help="Of the long run.")
+@click.option("--hz", type=click.FloatRange(min=0.5), default=10.0, show_default=True, help="Frames a second to reach.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Of the comparison.")
+@_common
+def live(*, plan: "LivePlan", drive: str, quick: bool, as_json: bool, minutes: float, hz: float, rounds: int) -> None:
+    """Latency from the last message's arrival to a consumer in another process, by stage.
+
+    At the wanted rate, or the highest that this machine sustains; beside a bare loop, a dora-rs dataflow, and the
+    service with its encoding put off until a bundle is complete.
+    """
+    from dataclasses import replace
+
+    from perception.runtime.bench_live import bench_live
+    from perception.sources.open import open_drive
+
+    plan = replace(plan, hz=hz)
+    if not quick:
+        plan = replace(plan, seconds=minutes * 60, rounds=rounds)
+    show_live(bench_live(open_drive(drive), plan, _tell), as_json)
+
+
+@click.command("overload")
+@click.option("--seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="At each load.")
+@click.option(
+    "--factor", "factors", type=click.FloatRange(min=0.1, max=16), multiple=True, default=(0.5, 1.0, 2.0, 4.0),
+    show_default=True, help="Times what the service can do; repeatable.",
+)  # fmt: skip
+@_common
+def overload(
+    *, plan: "LivePlan", drive: str, quick: bool, as_json: bool, seconds: float, factors: tuple[float, ...]
+) -> None:
+    """Latency and drops where more arrives than the service can do, and whether every frame is accounted for."""
+    from perception.runtime.bench_live_load import bench_overload
+
+    with _stand(drive, plan) as stand:
+        figures = bench_overload(stand, factors=factors, seconds=plan.seconds if quick else seconds)
+    show_loads(figures, as_json)
+
+
+@click.command("soak")
+@click.option("--minutes", type=click.FloatRange(min=0.05), default=30.0, show_default=True)
+@click.option("--factor", type=click.FloatRange(min=0.1, max=16), default=2.0, show_default=True)
+@_common
+def soak(*, plan: "LivePlan", drive: str, quick: bool, as_json: bool, minutes: float, factor: float) -> int:
+    """A long overload: fails (exit code 1) where memory grows by 1 % after the warm-up, or a frame is not accounted for."""
+    from perception.runtime.bench_live_load import bench_soak
+
+    with _stand(drive, plan) as stand:
+        figures = bench_soak(stand, factor=factor, seconds=plan.seconds if quick else minutes * 60)
+    show_soak(figures, as_json)
+    return EXIT_DONE if figures["passed"] or quick else EXIT_FAILED
+
+
+@click.command("vehicles")
+@click.option("--seconds", type=click.FloatRange(min=1), default=30.0, show_default=True, help="With each number.")
+@click.option(
+    "--vehicles", "counts", type=click.IntRange(min=1, max=64), multiple=True, default=(1, 2, 4, 8), show_default=True,
+    help="How many share the service; repeatable.",
+)  # fmt: skip
+@_common
+def vehicles(
+    *, plan: "LivePlan", drive: str, quick: bool, as_json: bool, seconds: float, counts: tuple[int, ...]
+) -> None:
+    """Frames a second of several vehicles in one service, and how evenly they get them."""
+    from perception.runtime.bench_live_load import bench_vehicles
+
+    with _stand(drive, plan) as stand:
+        figures = bench_vehicles(stand, counts=counts, seconds=plan.seconds if quick else seconds)
+    show_vehicles(figures, as_json)
+
+
+@contextlib.contextmanager
+def _stand(drive: str, plan: "LivePlan") -> "Iterator[Stand]":
+    from perception.runtime.bench_live import open_stand
+    from perception.sources.open import open_drive
+
+    with open_stand(open_drive(drive), plan, _tell) as stand:
+        yield stand
+
+
+def _tell(text: str) -> None:
+    click.echo(text, err=True)
