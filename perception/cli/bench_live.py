@@ -3,11 +3,12 @@
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from perception.cli.bench_tables import show_live, show_loads, show_soak, show_vehicles
+from perception.cli.bench_tables import Show, show_live, show_loads, show_soak, show_vehicles
 from perception.cli.main import EXIT_DONE, EXIT_FAILED
 
 if TYPE_CHECKING:
@@ -19,10 +20,20 @@ Placement = Literal["auto", "local", "colocated", "split"]
 
 
 def _common(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of every live benchmark; the command gets them as `plan` and `drive`."""
+    """Options of every live benchmark; the command gets them as `plan`, `drive`, `quick` and `show`."""
 
     @functools.wraps(command)
-    def collected(*, drive: str | None, threads: int, placement: Placement, model: str, quick: bool, **own: Any) -> Any:
+    def collected(
+        *,
+        drive: str | None,
+        threads: int,
+        placement: Placement,
+        model: str,
+        quick: bool,
+        as_json: bool,
+        save: Path | None,
+        **own: Any,
+    ) -> Any:
         from perception.runtime.bench_live import LivePlan
 
         plan = LivePlan(threads=threads, placement=placement, model=model)
@@ -30,10 +41,13 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
             plan = LivePlan(
                 threads=threads, placement=placement, model=model, seconds=4.0, compared_s=3.0, rounds=1, trial_s=3.0
             )
-        return command(plan=plan, drive=drive or (QUICK_DRIVE if quick else DRIVE), quick=quick, **own)
+        return command(
+            plan=plan, drive=drive or (QUICK_DRIVE if quick else DRIVE), quick=quick, show=Show(as_json, save), **own
+        )
 
     with_options = collected
     for option in (
+        click.option("--save", type=click.Path(path_type=Path), metavar="FILE", help="Write the figures as JSON, too."),
         click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs."),
         click.option("--quick", is_flag=True, help="Seconds instead of minutes: shows that it works, not how fast."),
         click.option("--model", default="tiny", show_default=True, help="A model's name."),
@@ -52,7 +66,7 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--hz", type=click.FloatRange(min=0.5), default=10.0, show_default=True, help="Frames a second to reach.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Of the comparison.")
 @_common
-def live(*, plan: "LivePlan", drive: str, quick: bool, as_json: bool, minutes: float, hz: float, rounds: int) -> None:
+def live(*, plan: "LivePlan", drive: str, quick: bool, show: Show, minutes: float, hz: float, rounds: int) -> None:
     """Latency from the last message's arrival to a consumer in another process, by stage.
 
     At the wanted rate, or the highest that this machine sustains; beside a bare loop, a dora-rs dataflow, and the
@@ -66,7 +80,7 @@ def live(*, plan: "LivePlan", drive: str, quick: bool, as_json: bool, minutes: f
     plan = replace(plan, hz=hz)
     if not quick:
         plan = replace(plan, seconds=minutes * 60, rounds=rounds)
-    show_live(bench_live(open_drive(drive), plan, _tell), as_json)
+    show(bench_live(open_drive(drive), plan, _tell), show_live)
 
 
 @click.command("overload")
@@ -77,27 +91,27 @@ def live(*, plan: "LivePlan", drive: str, quick: bool, as_json: bool, minutes: f
 )  # fmt: skip
 @_common
 def overload(
-    *, plan: "LivePlan", drive: str, quick: bool, as_json: bool, seconds: float, factors: tuple[float, ...]
+    *, plan: "LivePlan", drive: str, quick: bool, show: Show, seconds: float, factors: tuple[float, ...]
 ) -> None:
     """Latency and drops where more arrives than the service can do, and whether every frame is accounted for."""
     from perception.runtime.bench_live_load import bench_overload
 
     with _stand(drive, plan) as stand:
         figures = bench_overload(stand, factors=factors, seconds=plan.seconds if quick else seconds)
-    show_loads(figures, as_json)
+    show(figures, show_loads)
 
 
 @click.command("soak")
 @click.option("--minutes", type=click.FloatRange(min=0.05), default=30.0, show_default=True)
 @click.option("--factor", type=click.FloatRange(min=0.1, max=16), default=2.0, show_default=True)
 @_common
-def soak(*, plan: "LivePlan", drive: str, quick: bool, as_json: bool, minutes: float, factor: float) -> int:
-    """A long overload: fails (exit code 1) where memory grows by 1 % after the warm-up, or a frame is not accounted for."""
+def soak(*, plan: "LivePlan", drive: str, quick: bool, show: Show, minutes: float, factor: float) -> int:
+    """A long overload: exit code 1 where memory grows by 1 % after the warm-up, or a frame is not accounted for."""
     from perception.runtime.bench_live_load import bench_soak
 
     with _stand(drive, plan) as stand:
         figures = bench_soak(stand, factor=factor, seconds=plan.seconds if quick else minutes * 60)
-    show_soak(figures, as_json)
+    show(figures, show_soak)
     return EXIT_DONE if figures["passed"] or quick else EXIT_FAILED
 
 
@@ -108,15 +122,13 @@ def soak(*, plan: "LivePlan", drive: str, quick: bool, as_json: bool, minutes: f
     help="How many share the service; repeatable.",
 )  # fmt: skip
 @_common
-def vehicles(
-    *, plan: "LivePlan", drive: str, quick: bool, as_json: bool, seconds: float, counts: tuple[int, ...]
-) -> None:
+def vehicles(*, plan: "LivePlan", drive: str, quick: bool, show: Show, seconds: float, counts: tuple[int, ...]) -> None:
     """Frames a second of several vehicles in one service, and how evenly they get them."""
     from perception.runtime.bench_live_load import bench_vehicles
 
     with _stand(drive, plan) as stand:
         figures = bench_vehicles(stand, counts=counts, seconds=plan.seconds if quick else seconds)
-    show_vehicles(figures, as_json)
+    show(figures, show_vehicles)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,9 @@
 """Figures of live benchmarks as tables."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,9 +12,24 @@ Figures = Mapping[str, Any]
 SPREAD = ("p50", "p99", "max")
 
 
-def show_live(figures: Figures, as_json: bool) -> None:
-    if _as_json(figures, as_json):
-        return
+@dataclass(frozen=True, slots=True)
+class Show:
+    """How figures are shown: as a table or as JSON, and written to a file as well."""
+
+    as_json: bool
+    save: Path | None
+
+    def __call__(self, figures: Figures, as_table: Callable[[Figures], None]) -> None:
+        if self.save is not None:
+            self.save.parent.mkdir(parents=True, exist_ok=True)
+            self.save.write_text(json.dumps(figures, indent=1) + "\n")
+        if self.as_json:
+            click.echo(json.dumps(figures))
+        else:
+            as_table(figures)
+
+
+def show_live(figures: Figures) -> None:
     _about(figures)
     service = figures["service"]
     click.echo(f"\n{_rate(figures)}, for the long run (ms):")
@@ -36,9 +53,7 @@ def show_live(figures: Figures, as_json: bool) -> None:
     table(("", "latency p50", "p99", "model p50", "p99", "overhead p50", "p99", "frames"), rows)
 
 
-def show_loads(figures: Figures, as_json: bool) -> None:
-    if _as_json(figures, as_json):
-        return
+def show_loads(figures: Figures) -> None:
     _about(figures)
     rows = []
     for factor, load in figures["loads"].items():
@@ -55,9 +70,7 @@ def show_loads(figures: Figures, as_json: bool) -> None:
         click.echo(f"{factor}: messages dropped by cause: {_named(load['account']['dropped'])}")
 
 
-def show_soak(figures: Figures, as_json: bool) -> None:
-    if _as_json(figures, as_json):
-        return
+def show_soak(figures: Figures) -> None:
     _about(figures)
     click.echo(f"{figures['seconds'] / 60:.1f} min at {figures['factor']:g} times that")
     _account(figures["account"])
@@ -66,9 +79,7 @@ def show_soak(figures: Figures, as_json: bool) -> None:
     click.echo("passed" if figures["passed"] else "FAILED")
 
 
-def show_vehicles(figures: Figures, as_json: bool) -> None:
-    if _as_json(figures, as_json):
-        return
+def show_vehicles(figures: Figures) -> None:
     _about(figures)
     rows = [
         (
@@ -90,12 +101,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
             *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
         ]
         click.echo("  ".join(padded).rstrip())
-
-
-def _as_json(figures: Figures, as_json: bool) -> bool:
-    if as_json:
-        click.echo(json.dumps(figures))
-    return as_json
 
 
 def _about(figures: Figures) -> None:

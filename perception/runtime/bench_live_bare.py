@@ -14,7 +14,7 @@ from perception.core.bundle import SensorBundle
 from perception.core.messages import AnyMessage, CameraFrame, Command, LidarSweep, RadarScan, Signal
 from perception.core.motion import EgoMotion
 from perception.core.results import PerceptionResult, Provenance
-from perception.core.rig import Modality, SensorRig
+from perception.core.rig import SensorRig
 from perception.core.stages import CameraRequest, CameraView, FuseRequest, LidarRequest, RadarRequest
 from perception.pipeline.stages import Encoded, Stages
 from perception.queues.codec import encode

@@ -1,4 +1,4 @@
-"""One node of the dora dataflow of `bench_live_dora`: `python -m perception.runtime.bench_live_dora_node ROLE FOLDER`."""
+"""One node of the dataflow of `bench_live_dora`: `python -m perception.runtime.bench_live_dora_node ROLE FOLDER`."""
 
 import json
 import sys
