@@ -5,16 +5,16 @@ Which messages make up a frame is given (`plan_frames`): the loop has no synchro
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from perception.core.bundle import SensorBundle
-from perception.core.messages import AnyMessage, CameraFrame, Command, LidarSweep, RadarScan, Signal
+from perception.core.messages import AnyMessage, CameraFrame, Command, LidarSweep, RadarScan, RouteCommand, Signal
 from perception.core.motion import EgoMotion
 from perception.core.results import PerceptionResult, Provenance
-from perception.core.rig import SensorRig
+from perception.core.rig import Modality, SensorRig
 from perception.core.stages import CameraRequest, CameraView, FuseRequest, LidarRequest, RadarRequest
 from perception.pipeline.stages import Encoded, Stages
 from perception.queues.codec import encode
@@ -40,6 +40,7 @@ class PlainLoop:
         self._rig = rig
         self._stages = stages
         self._estimator = EgoMotionEstimator(rig)
+        self._route: RouteCommand | None = None
         self._closing = {frame.closed_by: frame.bundle for frame in plan}
         uses = [stamp.index for bundle in self._closing.values() for stamp in bundle.hits.values()]
         self._uses = Counter(uses)
@@ -48,6 +49,8 @@ class PlainLoop:
     def take(self, place: int, message: AnyMessage, due_ns: int) -> PlainFrame | None:
         """One message, by its place in the drive."""
         self._estimator.observe(message)
+        if isinstance(message, RouteCommand):
+            self._route = message
         if self._uses[place]:
             self._kept[place] = (message, self._encode(message))
         bundle = self._closing.get(place)
@@ -76,18 +79,20 @@ class PlainLoop:
             elif isinstance(message, LidarSweep) and encoded is not None:
                 lidars.append((sensor.name, encoded))
         radars = self._encode_radars(used, motion)
+        ages = [bundle.age_ns(sensor.name) for sensor in self._rig.of(Modality.RADAR) if sensor.name in used]
+        route = self._route
         request = FuseRequest(
             reference_ns=bundle.reference_ns,
             received_ns=due_ns,
             cameras=tuple(views),
             lidars=tuple(name for name, _ in lidars),
             lidar_age_ns=tuple(bundle.age_ns(name) for name, _ in lidars),
-            radar_age_ns=0 if radars else None,
+            radar_age_ns=sum(ages) // len(ages) if ages else None,
             speed_mps=motion.speed_mps,
             yaw_rate_radps=motion.yaw_rate_radps,
-            command=Command.FOLLOW,
-            speed_limit_mps=None,
-            signal=Signal.UNKNOWN,
+            command=route.command if route else Command.FOLLOW,
+            speed_limit_mps=route.speed_limit_mps if route else None,
+            signal=route.signal if route else Signal.UNKNOWN,
         )
         output = self._stages.fuse(request, [*cameras, *(one for _, one in lidars), *radars])
         payload = encode(
@@ -116,13 +121,14 @@ class PlainLoop:
     def _encode_radars(
         self, used: dict[str, tuple[AnyMessage, Encoded | None]], motion: EgoMotion
     ) -> tuple[Encoded, ...]:
-        scans = [message for message, _ in used.values() if isinstance(message, RadarScan)]
+        messages = [used[sensor.name][0] for sensor in self._rig.of(Modality.RADAR) if sensor.name in used]
+        scans = [message for message in messages if isinstance(message, RadarScan)]
         if not scans:
             return ()
         mounts = tuple(self._rig[scan.sensor].ego_SE3_sensor for scan in scans)
         return (self._stages.encode(RadarRequest(key="", scans=tuple(scans), ego_SE3_sensor=mounts, motion=motion)),)
 
-    def _provenance(self, motion: EgoMotion, latency_ns: dict[str, int] | object) -> Provenance:
+    def _provenance(self, motion: EgoMotion, latency_ns: Mapping[str, int]) -> Provenance:
         info = self._stages.info
         return Provenance(
             model=info.name,
@@ -132,7 +138,7 @@ class PlainLoop:
             ego_motion=motion.source,
             placement="bare",
             deadline_slack_ns=0,
-            stage_latency_ns=latency_ns if isinstance(latency_ns, dict) else {},
+            stage_latency_ns=latency_ns,
         )
 
     def _forget(self, bundle: SensorBundle) -> None:
