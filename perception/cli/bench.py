@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from perception.cli.bench_live import live, overload, soak, vehicles
+from perception.cli.bench_live import live, overload, soak, streaming, vehicles
 
 
 @click.group()
@@ -16,7 +16,7 @@ def bench() -> None:
     """Measure the service on this machine."""
 
 
-for command in (live, overload, soak, vehicles):
+for command in (live, overload, soak, vehicles, streaming):
     bench.add_command(command)
 
 

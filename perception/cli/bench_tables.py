@@ -91,6 +91,17 @@ def show_vehicles(figures: Figures) -> None:
     table(("vehicles", "frames/s", "of one", "Jain", "least/most", "latency p50", "p99", "exact"), rows)
 
 
+def show_streaming(figures: Figures) -> None:
+    click.echo(f"{len(figures['clips'])} clips, {figures['frames']} frames; cameras are {figures['camera_share']:.0%}")
+    offline = figures["offline"] | {"case": "offline", "cameras": "all", "frame_ms": "-", "left_out": 0}
+    rows = []
+    for one in (offline, *figures["cases"]):
+        moved = {True: "yes", False: "no"}.get(one.get("is_moved"), "-")
+        scores = (one["mAP_present"], one["NDS_present"])
+        rows.append((one["case"], one["cameras"], moved, one["frame_ms"], one["left_out"], *scores))
+    table(("", "cameras", "predicted", "frame ms", "left out", "mAP", "NDS"), rows)
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Columns as wide as their widest cell, the first one to the left."""
     cells = [[str(cell) for cell in row] for row in (head, *rows)]
