@@ -26,12 +26,16 @@ Lost = Callable[["EngineProcess", str, bool], None]
 
 
 class EngineProcess:
-    """Begins to start as it is made; `await_ready` waits until the model is loaded, `watch` begins to listen to it."""
+    """Begins to start as it is made; `await_ready` waits until the model is loaded, `watch` begins to listen to it.
 
-    def __init__(self, worker: type[StageWorker], model: ModelChoice, threads: int) -> None:
+    has_line: `tell` and `ask` go over a socket of its own where it runs on this machine.
+    """
+
+    def __init__(self, worker: type[StageWorker], model: ModelChoice, threads: int, *, has_line: bool = False) -> None:
         self.actor: Any = ray.remote(concurrency_groups={WATCH: 1})(worker).options(num_cpus=0).remote(threads)
         self._loading = self.actor.load.remote(model)
         self._ready: Ready | None = None
+        self._has_line = has_line
         self._line: DirectLine | None = None
         self._heard_s = 0.0
         self._busy_s = 0.0
@@ -47,7 +51,7 @@ class EngineProcess:
             if self._ready is None:
                 self._ready = ray.get(self._loading, timeout=START_TIMEOUT_S)
             ray.get(self.actor.beat.remote(0.0), timeout=silent_after_s)
-            if self._line is None and self._is_here:
+            if self._has_line and self._line is None and self._is_here:
                 self._line = DirectLine(ray.get(self.actor.listen.remote(), timeout=START_TIMEOUT_S))
         except GetTimeoutError:
             raise EngineError("an engine process did not start, or hangs") from None
@@ -64,7 +68,7 @@ class EngineProcess:
             self.actor.work.remote(*arguments)
 
     def ask(self, *arguments: Any) -> "Future[Any]":
-        """Have it `work` on `arguments`; over a line of its own where it runs on this machine."""
+        """Have it `work` on `arguments`; the answer."""
         if self._line is not None:
             return self._line.ask(*arguments)
         answer: Future[Any] = self.actor.work.remote(*arguments).future()

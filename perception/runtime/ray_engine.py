@@ -33,7 +33,7 @@ def ray_engine(
     shared = threads or (cores if placement == "colocated" else max(1, cores // 2))
 
     def start() -> EngineProcess:
-        return EngineProcess(worker, model, shared)
+        return EngineProcess(worker, model, shared, has_line=placement == "colocated")
 
     return ColocatedEngine(start, config) if placement == "colocated" else SplitEngine(start, config)
 
