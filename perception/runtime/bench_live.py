@@ -19,7 +19,8 @@ from perception.pipeline.stages import Stages, open_model
 from perception.runtime.bench_live_bare import PlainFrame, run_bare
 from perception.runtime.bench_live_dora import DoraPlan, run_dora, why_no_dora
 from perception.runtime.bench_live_drive import EndlessDrive, plan_frames, render
-from perception.runtime.bench_live_run import F64, DeferredEngine, LiveRun, account, capacity_hz, run_live, spread
+from perception.runtime.bench_live_run import F64, LiveRun, account, capacity_hz, run_live, spread
+from perception.runtime.bench_live_watch import DeferredEngine
 from perception.runtime.engines import choose_placement, open_engine
 from perception.runtime.process_memory import MemorySampler
 

@@ -15,7 +15,8 @@ from perception.core.stages import EncodeRequest, FuseRequest, FusionOutput, Mod
 from perception.pipeline.replay import ReplayOptions, run_drive
 from perception.runtime.bench_live import Stand, describe, growth
 from perception.runtime.bench_live_drive import EndlessDrive
-from perception.runtime.bench_live_run import ReferenceCount, spread
+from perception.runtime.bench_live_run import spread
+from perception.runtime.bench_live_watch import ReferenceCount
 from perception.runtime.process_memory import MemorySampler
 
 GROWTH_LIMIT_PERCENT = 1.0

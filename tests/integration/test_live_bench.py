@@ -9,7 +9,7 @@ from perception.runtime.bench_drive import in_memory_drive
 from perception.runtime.bench_live import LivePlan, Stand, bench_live, open_stand
 from perception.runtime.bench_live_dora import why_no_dora
 from perception.runtime.bench_live_load import bench_overload, bench_soak, bench_vehicles
-from perception.runtime.bench_live_run import STAGES
+from perception.runtime.bench_live_watch import STAGES
 
 PLAN = LivePlan(seconds=3.0, compared_s=4.0, rounds=1, trial_s=1.0, hz=2.0, threads=1, placement="local")
 

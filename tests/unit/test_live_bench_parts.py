@@ -18,7 +18,7 @@ from perception.runtime.bench_drive import in_memory_drive
 from perception.runtime.bench_live_bare import run_bare
 from perception.runtime.bench_live_drive import EndlessDrive, plan_frames
 from perception.runtime.bench_live_load import memory_growth
-from perception.runtime.bench_live_run import DeferredEngine
+from perception.runtime.bench_live_watch import DeferredEngine
 from perception.runtime.bench_live_wire import pack, unpack
 from perception.sources.memory import MemorySource
 
