@@ -8,7 +8,7 @@ PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --c
 TESTS ?=
 SOURCES := perception sim tests
 
-.PHONY: setup demo test check bench proto clean
+.PHONY: setup demo test check bench soak proto clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -17,6 +17,7 @@ help:
 	@echo "make test    install, run the tests"
 	@echo "make check   linter, types, import rules"
 	@echo "make bench   measure the service on this machine (out/bench)"
+	@echo "make soak    half an hour at twice what the service can do: does memory stay flat? (out/bench)"
 	@echo "make setup   install only        make clean   remove what make made"
 	@echo "TORCH=cuda   with the CUDA build of torch (gigabytes)"
 
@@ -55,6 +56,10 @@ bench: setup
 	$(BIN)/perception bench model --json | tee out/bench/model.json
 	$(BIN)/perception bench pipeline --json | tee out/bench/pipeline.json
 	$(BIN)/perception bench nuscenes --json | tee out/bench/nuscenes.json
+
+soak: setup
+	mkdir -p out/bench
+	$(BIN)/perception bench soak --save out/bench/soak.json
 
 proto: setup
 	$(BIN)/python -m grpc_tools.protoc --proto_path=. --python_out=. --pyi_out=. perception/queues/perception_result.proto

@@ -8,10 +8,16 @@ from typing import Any
 
 import click
 
+from perception.cli.bench_live import live, overload, soak, streaming, vehicles
+
 
 @click.group()
 def bench() -> None:
     """Measure the service on this machine."""
+
+
+for command in (live, overload, soak, vehicles, streaming):
+    bench.add_command(command)
 
 
 @bench.command("model")

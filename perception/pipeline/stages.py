@@ -147,6 +147,7 @@ def with_account(
 ) -> FusionOutput:
     """The output with what failed and how long everything took."""
     latency = _stage_latency(encoded, request.received_ns, fusion_ns=fusion_ns)
+    latency["until_fusion"] = monotonic_ns() - fusion_ns - request.received_ns
     failures = {sensor: one.error for one in encoded if one.error is not None for sensor in one.sensors}
     return replace(output, failures=failures, stage_latency_ns=latency)
 

@@ -11,6 +11,7 @@ import torch
 from perception.config.schema import ModelChoice
 from perception.core.stages import EncodeRequest, FuseRequest, FusionOutput, ModelInfo
 from perception.pipeline.stages import Encoded, Stages, open_model
+from perception.runtime.direct_line import LineServer
 
 WATCH = "watch"
 """The concurrency group in which an actor answers while it works."""
@@ -44,6 +45,11 @@ class StageWorker:
         torch.set_num_threads(self._threads)
         self._stages = Stages(open_model(model))
         return Ready(info=self._stages.info, pid=os.getpid(), node_id=ray.get_runtime_context().get_node_id())
+
+    def listen(self) -> str:
+        """Take calls of `work` over a socket as well; its path on this machine."""
+        self._line = LineServer(self.work, lambda: torch.set_num_threads(self._threads))
+        return self._line.path
 
     @ray.method(concurrency_group=WATCH)
     def beat(self, after_s: float) -> float:

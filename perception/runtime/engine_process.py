@@ -16,6 +16,7 @@ from perception.config.schema import ModelChoice
 from perception.core.errors import EngineError
 from perception.core.stages import ModelInfo
 from perception.runtime.actors import WATCH, Ready, StageWorker
+from perception.runtime.direct_line import DirectLine
 
 START_TIMEOUT_S = 120.0
 BEAT_S = 0.25
@@ -25,12 +26,17 @@ Lost = Callable[["EngineProcess", str, bool], None]
 
 
 class EngineProcess:
-    """Begins to start as it is made; `await_ready` waits until the model is loaded, `watch` begins to listen to it."""
+    """Begins to start as it is made; `await_ready` waits until the model is loaded, `watch` begins to listen to it.
 
-    def __init__(self, worker: type[StageWorker], model: ModelChoice, threads: int) -> None:
+    has_line: `tell` and `ask` go over a socket of its own where it runs on this machine.
+    """
+
+    def __init__(self, worker: type[StageWorker], model: ModelChoice, threads: int, *, has_line: bool = False) -> None:
         self.actor: Any = ray.remote(concurrency_groups={WATCH: 1})(worker).options(num_cpus=0).remote(threads)
         self._loading = self.actor.load.remote(model)
         self._ready: Ready | None = None
+        self._has_line = has_line
+        self._line: DirectLine | None = None
         self._heard_s = 0.0
         self._busy_s = 0.0
         self._is_watched = False
@@ -45,6 +51,8 @@ class EngineProcess:
             if self._ready is None:
                 self._ready = ray.get(self._loading, timeout=START_TIMEOUT_S)
             ray.get(self.actor.beat.remote(0.0), timeout=silent_after_s)
+            if self._has_line and self._line is None and self._is_here:
+                self._line = DirectLine(ray.get(self.actor.listen.remote(), timeout=START_TIMEOUT_S))
         except GetTimeoutError:
             raise EngineError("an engine process did not start, or hangs") from None
         except RayError as error:
@@ -52,11 +60,28 @@ class EngineProcess:
         assert self._ready is not None
         return self._ready.info
 
+    def tell(self, *arguments: Any) -> None:
+        """Have it `work` on `arguments`, and do not wait for an answer."""
+        if self._line is not None:
+            self._line.tell(*arguments)
+        else:
+            self.actor.work.remote(*arguments)
+
+    def ask(self, *arguments: Any) -> "Future[Any]":
+        """Have it `work` on `arguments`; the answer."""
+        if self._line is not None:
+            return self._line.ask(*arguments)
+        answer: Future[Any] = self.actor.work.remote(*arguments).future()
+        return answer
+
     def watch(self, on_lost: Lost) -> None:
         """Call `on_lost` (process, what happened, False) as soon as it dies; from a thread of Ray's."""
         self._is_watched = True
         self.forgive()
         self._ask(on_lost)
+        if self._line is not None:
+            # A socket tells of a death at once; Ray takes a while.
+            self._line.on_broken(lambda: self._broken(on_lost))
 
     def forgive(self) -> None:
         """Count its silence from now: it was we who slept."""
@@ -74,10 +99,22 @@ class EngineProcess:
     def kill(self, *, hangs: bool = False) -> None:
         """End it; one that hangs (it may be stopped, and deaf to Ray) by its pid where it runs on this machine."""
         self._is_watched = False
-        if hangs and self._ready and self._ready.node_id == ray.get_runtime_context().get_node_id():
+        if hangs and self._ready and self._is_here:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(self._ready.pid, signal.SIGKILL)
         ray.kill(self.actor)
+        if self._line is not None:
+            self._line.close()
+
+    @property
+    def _is_here(self) -> bool:
+        """Whether it runs on this machine."""
+        node_id: str = ray.get_runtime_context().get_node_id()
+        return self._ready is not None and self._ready.node_id == node_id
+
+    def _broken(self, on_lost: Lost) -> None:
+        if self._is_watched:
+            on_lost(self, "an engine process died: it closed its line", False)
 
     def _ask(self, on_lost: Lost) -> None:
         def answered(answer: "Future[float]") -> None:

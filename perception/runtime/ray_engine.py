@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any, Literal
 
 from perception.config.schema import ModelChoice, SupervisionConfig
 from perception.core.ports import FeatureHandle, Supervised
-from perception.core.stages import CameraRequest, EncodeRequest, LidarRequest
+from perception.core.stages import CameraRequest, EncodeRequest, FusionOutput, LidarRequest
 from perception.runtime.actors import StageWorker
 from perception.runtime.engine_process import EngineProcess
 from perception.runtime.supervised_engine import Handle, Job, SupervisedEngine
@@ -32,7 +33,7 @@ def ray_engine(
     shared = threads or (cores if placement == "colocated" else max(1, cores // 2))
 
     def start() -> EngineProcess:
-        return EngineProcess(worker, model, shared)
+        return EngineProcess(worker, model, shared, has_line=placement == "colocated")
 
     return ColocatedEngine(start, config) if placement == "colocated" else SplitEngine(start, config)
 
@@ -54,12 +55,13 @@ class SplitEngine(SupervisedEngine):
         handle.ref = self._processes[handle.role].actor.encode.remote(handle.request)
         handle.made_by = self._generation[handle.role]
 
-    def _ask(self, job: Job) -> Any:
+    def _ask(self, job: Job) -> "Future[FusionOutput]":
         for handle in job.handles:
             if handle.instead is None and not self._is_made(handle):
                 self._begin(handle)
         features = [handle.instead or handle.ref for handle in job.handles]
-        return self._processes["fusion"].actor.fuse.remote(job.request, *features)
+        answer: Future[FusionOutput] = self._processes["fusion"].actor.fuse.remote(job.request, *features).future()
+        return answer
 
     def _encode_alone(self, process: EngineProcess, handle: Handle) -> Any:
         return process.actor.encode.remote(handle.request)
@@ -92,21 +94,22 @@ class ColocatedEngine(SupervisedEngine):
         self._held.append(handle)
         handle.made_by = self._generation["all"]
         if not self._fusing:
-            self._work(None)
+            self._processes["all"].tell(*self._arguments(None))
 
-    def _ask(self, job: Job) -> Any:
+    def _ask(self, job: Job) -> "Future[FusionOutput]":
         for handle in job.handles:
             if handle.instead is None and not self._is_made(handle):
                 self._held.append(handle)
                 handle.made_by = self._generation["all"]
         self._fusing += 1
-        return self._work(job)
+        return self._processes["all"].ask(*self._arguments(job))
 
-    def _work(self, job: Job | None) -> Any:
+    def _arguments(self, job: Job | None) -> tuple[Any, ...]:
+        """Of the actor's `work`: what was held back, and the job."""
         held, self._held = self._held, []
         forgotten, self._forgotten = self._forgotten, []
         handles = job.handles if job is not None else ()
-        return self._processes["all"].actor.work.remote(
+        return (
             [(handle.number, handle.request) for handle in held],
             {handle.number: handle.instead for handle in handles if handle.instead is not None},
             job.request if job is not None else None,
@@ -117,7 +120,7 @@ class ColocatedEngine(SupervisedEngine):
     def _answered(self) -> None:
         self._fusing -= 1
         if self._held and not self._fusing and "all" in self._up:
-            self._work(None)
+            self._processes["all"].tell(*self._arguments(None))
 
     def _renew(self, role: str) -> None:
         super()._renew(role)

@@ -159,8 +159,8 @@ class SupervisedEngine(ABC):
         """Have the handle's features made by the present process of its role, now or a little later."""
 
     @abstractmethod
-    def _ask(self, job: Job) -> Any:
-        """Have the job's features fused, those that are not there made before; the reference of the answer."""
+    def _ask(self, job: Job) -> "Future[FusionOutput]":
+        """Have the job's features fused, those that are not there made before; the answer."""
 
     @abstractmethod
     def _encode_alone(self, process: EngineProcess, handle: Handle) -> Any:
@@ -180,7 +180,7 @@ class SupervisedEngine(ABC):
     def _send(self, job: Job) -> None:
         job.is_sent = True
         job.attempt += 1
-        self._ask(job).future().add_done_callback(partial(self._fused, job, job.attempt))
+        self._ask(job).add_done_callback(partial(self._fused, job, job.attempt))
 
     def _fused(self, job: Job, attempt: int, answer: "Future[FusionOutput]") -> None:
         """An answer came, in a thread of Ray's; without the lock."""

@@ -1,0 +1,172 @@
+"""More than the service can do: what is dropped, how late the rest is, whether memory stays flat, who gets what."""
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from perception.core.ports import Engine, FeatureHandle
+from perception.core.results import PerceptionResult
+from perception.core.stages import EncodeRequest, FuseRequest, FusionOutput, ModelInfo
+from perception.pipeline.replay import ReplayOptions, run_drive
+from perception.runtime.bench_live import Stand, describe, growth
+from perception.runtime.bench_live_drive import EndlessDrive
+from perception.runtime.bench_live_run import spread
+from perception.runtime.bench_live_watch import ReferenceCount
+from perception.runtime.process_memory import MemorySampler
+
+GROWTH_LIMIT_PERCENT = 1.0
+WARM_UP_S = 300.0
+"""The queue's history and every allocator are full by then."""
+WARM_UP_SHARE = 0.25
+"""Of a soak that is too short for `WARM_UP_S`."""
+MEMORY_EVERY_S = 5.0
+
+
+def bench_overload(stand: Stand, *, factors: Sequence[float], seconds: float) -> dict[str, Any]:
+    """Latency and the account of frames at each of `factors` times what the service can do."""
+    loads: dict[str, Any] = {}
+    for factor in factors:
+        stand.tell(f"{factor:g} times the capacity for {seconds:.0f} s")
+        run = stand.run(factor * stand.capacity_hz, seconds)
+        loads[f"{factor:g}"] = describe(run) | {"growth": growth(run)}
+    return stand.about() | {"seconds": seconds, "loads": loads}
+
+
+def bench_soak(stand: Stand, *, factor: float, seconds: float) -> dict[str, Any]:
+    """A long run at `factor` times the capacity: `passed` where memory did not grow and every frame is accounted for.
+
+    Growth is that of a line through the private memory of all processes together, from the end of the warm-up on.
+    """
+    stand.tell(f"{factor:g} times the capacity for {seconds / 60:.1f} min")
+    with MemorySampler(every_s=min(MEMORY_EVERY_S, seconds / 20)) as memory:
+        run = stand.run(factor * stand.capacity_hz, seconds)
+    warm_s = min(WARM_UP_S, WARM_UP_SHARE * seconds)
+    told = memory_growth([one for one in memory.samples if one[0] >= warm_s])
+    figures = describe(run) | {"growth": growth(run), "warm_up_s": warm_s, "memory": told}
+    is_flat = told.get("growth_percent", 0.0) < GROWTH_LIMIT_PERCENT
+    return stand.about() | {"factor": factor, "seconds": seconds} | figures | {
+        "passed": is_flat and figures["account"]["is_exact"]
+    }  # fmt: skip
+
+
+def memory_growth(samples: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """samples: (s, MiB). The line through them: where it begins and ends, and by how many percent it rises."""
+    if len(samples) < 2:
+        return {}
+    times, values = np.array(samples).T
+    slope, begin = np.polyfit(times - times[0], values, 1)
+    rise = slope * (times[-1] - times[0])
+    return {
+        "begin_mb": round(float(begin), 1),
+        "end_mb": round(float(begin + rise), 1),
+        "least_mb": round(float(values.min()), 1),
+        "most_mb": round(float(values.max()), 1),
+        "growth_percent": round(float(100 * rise / begin), 2),
+    }
+
+
+def bench_vehicles(stand: Stand, *, counts: Sequence[int], seconds: float) -> dict[str, Any]:
+    """Frames a second of several vehicles that share one engine, each sending as much as the service can do for one.
+
+    fairness: Jain's index over the vehicles, 1 where all get the same, 1/N where one gets all; and least over most.
+    """
+    fleets: dict[str, Any] = {}
+    for count in counts:
+        stand.tell(f"{count} vehicles for {seconds:.0f} s")
+        fleets[str(count)] = _Fleet(stand, count).run(seconds)
+    alone = fleets.get("1", {}).get("frames_per_s")
+    for fleet in fleets.values():
+        fleet["of_one"] = round(fleet["frames_per_s"] / alone, 3) if alone else None
+    return stand.about() | {"seconds": seconds, "fleets": fleets}
+
+
+class _Fleet:
+    """Vehicles side by side, a session and a thread each."""
+
+    def __init__(self, stand: Stand, count: int) -> None:
+        self._stand = stand
+        self._drives = [
+            EndlessDrive.load(stand.folder, drive_id=f"bench/vehicle{i}", begin_s=i / count / stand.drive.frame_hz)
+            for i in range(count)
+        ]
+        self._accounts: dict[str, dict[str, Any]] = {}
+        self._latency_ms: list[float] = []
+        self._errors: list[BaseException] = []
+
+    def run(self, seconds: float) -> dict[str, Any]:
+        threads = [threading.Thread(target=self._drive, args=(drive, seconds)) for drive in self._drives]
+        begun = time.monotonic()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        elapsed_s = time.monotonic() - begun
+        if self._errors:
+            raise self._errors[0]
+        results = np.array([account["results"] for account in self._accounts.values()], dtype=np.float64)
+        return {
+            "frames_per_s": round(float(results.sum()) / elapsed_s, 2),
+            "by_vehicle": [int(one) for one in results],
+            "jain": round(float(results.sum() ** 2 / (len(results) * (results**2).sum())), 4) if results.any() else 0.0,
+            "least_over_most": round(float(results.min() / results.max()), 3) if results.any() else 0.0,
+            "latency_ms": spread(np.array(self._latency_ms)),
+            "is_exact": all(account["is_exact"] for account in self._accounts.values()),
+        }
+
+    def _drive(self, drive: EndlessDrive, seconds: float) -> None:
+        count = ReferenceCount(drive.reference)
+        hz = self._stand.capacity_hz
+
+        def collect(result: PerceptionResult) -> None:
+            self._latency_ms.append(result.provenance.stage_latency_ns["since_last_message"] / 1e6)
+
+        rate = hz / drive.frame_hz
+        try:
+            summary = run_drive(
+                drive,
+                VehicleEngine(self._stand.engine, drive.drive_id),
+                self._stand.config,
+                run_id="bench",
+                on_result=collect,
+                on_message=count.tap,
+                options=ReplayOptions(rate=rate, duration_s=seconds * rate, live=True),
+            )
+        except BaseException as error:  # raised by whoever waits for the fleet
+            self._errors.append(error)
+            return
+        results = summary.end.count
+        is_exact = count.seen == results + summary.dropped["overload"]
+        self._accounts[drive.drive_id] = {"results": results, "is_exact": is_exact}
+
+
+class VehicleEngine:
+    """One vehicle's share of an engine: its features get names of their own."""
+
+    def __init__(self, engine: Engine, vehicle: str) -> None:
+        self._engine = engine
+        self._vehicle = vehicle
+
+    @property
+    def placement(self) -> str:
+        return self._engine.placement
+
+    @property
+    def model(self) -> ModelInfo:
+        return self._engine.model
+
+    def encode(self, request: EncodeRequest) -> FeatureHandle:
+        return self._engine.encode(replace(request, key=f"{self._vehicle}/{request.key}"))
+
+    def fuse(self, request: FuseRequest, features: Sequence[FeatureHandle]) -> Future[FusionOutput]:
+        return self._engine.fuse(request, features)
+
+    def release(self, features: Sequence[FeatureHandle]) -> None:
+        self._engine.release(features)
+
+    def close(self) -> None:
+        """Nothing: the engine inside belongs to all vehicles."""
