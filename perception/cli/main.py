@@ -14,6 +14,8 @@ EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_LOSSES = 0, 1, 2, 3
 COMMANDS = {
     "replay": "perception.cli.replay:replay",
     "sim": "perception.cli.sim_loop:sim",
+    "serve": "perception.cli.serve:serve",
+    "ctl": "perception.cli.ctl:ctl",
     "consume": "perception.cli.consume:consume",
     "ros2": "perception.cli.ros2:ros2",
     "view": "perception.cli.view:view",

@@ -102,12 +102,23 @@ class ModelInfo:
     trained: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageSpan:
+    """When a stage of one frame ran, in monotonic time. sensors: whose messages it worked on, none for fusion."""
+
+    stage: str
+    sensors: tuple[str, ...]
+    started_ns: int
+    finished_ns: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FusionOutput:
     """What fusion says about one bundle.
 
     failures: error by sensor whose payload could not be encoded (that sensor counts as absent).
     stage_latency_ns: wall time by stage. dense: named arrays of the dense head, only if asked for.
+    spans: when each stage ran. model: which one fused, None where the engine has never had another.
     """
 
     detections: Detections
@@ -115,3 +126,5 @@ class FusionOutput:
     failures: Mapping[str, str]
     stage_latency_ns: Mapping[str, int]
     dense: Mapping[str, NDArray[np.float32]]
+    spans: tuple[StageSpan, ...] = ()
+    model: ModelInfo | None = None

@@ -16,6 +16,7 @@ from perception.core.stages import (
     LidarRequest,
     ModelInfo,
     RadarRequest,
+    StageSpan,
 )
 from perception.models.checkpoint import load_model
 from perception.models.inference import InferenceModel
@@ -94,9 +95,17 @@ class Stages:
             [_features(lidars[i]) for i in sweeping],
             heard[0] if heard else None,
         )
-        latency = _stage_latency(encoded, request.received_ns, fusion_ns=monotonic_ns() - started_ns)
+        finished_ns = monotonic_ns()
+        latency = _stage_latency(encoded, request.received_ns, fusion_ns=finished_ns - started_ns)
         failures = {sensor: one.error for one in encoded if one.error is not None for sensor in one.sensors}
-        return replace(output, failures=failures, stage_latency_ns=latency)
+        return replace(
+            output,
+            failures=failures,
+            stage_latency_ns=latency,
+            spans=_spans(
+                encoded, StageSpan(stage="fusion", sensors=(), started_ns=started_ns, finished_ns=finished_ns)
+            ),
+        )
 
     def _encode(self, request: EncodeRequest) -> torch.Tensor:
         config = self._model.config
@@ -127,6 +136,14 @@ def _stage_latency(encoded: Sequence[Encoded], received_ns: int, *, fusion_ns: i
         after_ns += max(0, one.finished_ns - max(one.started_ns, received_ns))
     latency["model_since_last_message"] = after_ns
     return latency
+
+
+def _spans(encoded: Sequence[Encoded], fusion: StageSpan) -> tuple[StageSpan, ...]:
+    encodings = [
+        StageSpan(stage=one.stage, sensors=one.sensors, started_ns=one.started_ns, finished_ns=one.finished_ns)
+        for one in encoded
+    ]
+    return (*encodings, fusion)
 
 
 def _features(encoded: Encoded) -> torch.Tensor:
