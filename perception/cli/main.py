@@ -16,6 +16,7 @@ COMMANDS = {
     "sim": "perception.cli.sim_loop:sim",
     "serve": "perception.cli.serve:serve",
     "ctl": "perception.cli.ctl:ctl",
+    "feed": "perception.cli.feed:feed",
     "consume": "perception.cli.consume:consume",
     "ros2": "perception.cli.ros2:ros2",
     "view": "perception.cli.view:view",

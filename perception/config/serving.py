@@ -21,7 +21,7 @@ class VehicleConfig(Settings):
     """Names the vehicle in URLs, logs and metrics: letters, digits, - and _."""
     source: str
     """Where its messages come from: a recorded drive, `synthetic:`, `sim:SCENARIO`, `tail:FILE.mcap` for a recording
-    that is still being written, `zenoh-sensors:KEY` for sensors that publish."""
+    that is still being written, `sensors:zenoh:KEY` for sensors that publish (`perception feed`)."""
     format: str | None = None
     """The drive's format; found out from the source if not given."""
     scene: str | None = None

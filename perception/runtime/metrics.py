@@ -18,7 +18,7 @@ from perception.runtime.service_watch import VehicleState, Watcher
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0)
 LAST_MESSAGE: Final = "since_last_message"
 """The stage time that is no stage: from a frame's last message to its result."""
-NS: Final = 1e-9
+NS_PER_S: Final = 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,10 +99,10 @@ class ServiceMetrics(Watcher):
         provenance = result.provenance
         for stage, time_ns in provenance.stage_latency_ns.items():
             if stage == LAST_MESSAGE:
-                self._latency.labels(vehicle).observe(time_ns * NS)
+                self._latency.labels(vehicle).observe(time_ns / NS_PER_S)
             else:
-                self._stage.labels(vehicle, stage).observe(time_ns * NS)
-        self._slack.labels(vehicle).observe(provenance.deadline_slack_ns * NS)
+                self._stage.labels(vehicle, stage).observe(time_ns / NS_PER_S)
+        self._slack.labels(vehicle).observe(provenance.deadline_slack_ns / NS_PER_S)
         self._count_dropped(vehicle, provenance.dropped)
         for status in result.sensors:
             self._sensor(vehicle, status)
@@ -128,7 +128,7 @@ class ServiceMetrics(Watcher):
         self._alive.labels(*labels).set(status.alive)
         self._valid.labels(*labels).set(status.valid)
         self._frequency.labels(*labels).set(status.frequency_hz)
-        self._age.labels(*labels).set(float("nan") if status.age_ns is None else status.age_ns * NS)
+        self._age.labels(*labels).set(float("nan") if status.age_ns is None else status.age_ns / NS_PER_S)
 
 
 class _DepthCollector(Collector):

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from perception.config.schema import ServiceConfig
-from perception.config.serving import ServeConfig, TraceConfig, VehicleConfig
+from perception.config.serving import ServeConfig, TraceConfig
 from perception.core.errors import UsageError
-from perception.core.ports import ResultQueue, Source
+from perception.core.ports import ResultQueue
 from perception.core.stages import ModelInfo
 from perception.queues.broker_queue import BrokerQueue
 from perception.queues.open import open_queue
@@ -137,7 +137,7 @@ class Service:
                 self.config.reconnect,
                 engine,
                 self._watcher,
-                open_source=_open_source,
+                open_source=open_source,
                 open_queue=_open_queue,
             )
         for vehicle in self.config.vehicles:
@@ -182,10 +182,6 @@ def _traces(config: TraceConfig) -> list[Watcher]:
         otel = OtelTraces(config.otlp_endpoint)
         watchers.append(SpanWatcher(otel.write, otel.close))
     return watchers
-
-
-def _open_source(vehicle: VehicleConfig, settings: ServiceConfig) -> Source:
-    return open_source(vehicle, settings.latency)
 
 
 def _open_queue(settings: ServiceConfig) -> ResultQueue:

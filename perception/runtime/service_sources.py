@@ -1,22 +1,34 @@
 """Opens a vehicle's source, and counts what comes out of it."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
 
-from perception.config.schema import LatencyConfig
+from perception.config.schema import ServiceConfig
 from perception.config.serving import VehicleConfig
 from perception.core.labels import Labels
 from perception.core.messages import AnyMessage
 from perception.core.ports import LiveSource, Source, Steerable
 from perception.core.results import PerceptionResult
 from perception.core.rig import SensorRig
+from perception.queues.sensor_stream import SensorStreamSource
+from perception.sources.mcap_tail import McapTail
 from perception.sources.open import open_drive
 
 Tap = Callable[[AnyMessage], None]
 
+TAIL: Final = "tail"
+SENSORS: Final = "sensors"
 
-def open_source(vehicle: VehicleConfig, latency: LatencyConfig) -> Source:
-    """Raises what opening the source raises: DriveError, UsageError, ConfigError."""
-    return open_drive(vehicle.source, format=vehicle.format, scene=vehicle.scene, latency=latency)
+
+def open_source(vehicle: VehicleConfig, settings: ServiceConfig) -> Source:
+    """A live source by its prefix, else a drive. Raises what opening it raises: DriveError, UsageError, ConfigError."""
+    prefix, colon, rest = vehicle.source.partition(":")
+    if colon and prefix == TAIL:
+        return McapTail(Path(rest))
+    if colon and prefix == SENSORS:
+        return SensorStreamSource(rest, config=settings.queue)
+    return open_drive(vehicle.source, format=vehicle.format, scene=vehicle.scene, latency=settings.latency)
 
 
 def watched(source: Source, tap: Tap) -> "WatchedSource":
