@@ -61,6 +61,7 @@ def set_up_logging(config: LogConfig) -> logging.Handler:
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # it tells of its own comings and goings
     logger.setLevel(config.level.upper())
     return handler
 
