@@ -116,6 +116,19 @@ class TrackerConfig(Settings):
     max_missed_s: PositiveFloat = 1.0
 
 
+class BatchingConfig(Settings):
+    """How an engine that several sessions share puts their work together."""
+
+    max_images: Annotated[int, Field(ge=1, le=1024)] = 24
+    """Images in one pass of the camera encoder at most."""
+    max_bundles: Annotated[int, Field(ge=1, le=256)] = 8
+    """Sweeps, radar canvases or bundles in one pass of their network at most."""
+    max_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 2.0
+    """How long work may wait for more to join it; it waits for nobody once every open session is in the batch."""
+    max_queued: PositiveInt = 24
+    """Requests of one session that wait to be encoded; with so many the session is held up."""
+
+
 class RuntimeConfig(Settings):
     placement: Literal["auto", "local", "split", "colocated"] = "auto"
     """`auto`: `split` where there are several devices, else `colocated`. `local`: in this process, without Ray."""
@@ -125,6 +138,7 @@ class RuntimeConfig(Settings):
     """Frames being encoded or fused at once."""
     result_timeout_s: PositiveFloat = 60.0
     """A frame that takes longer than this means that the engine hangs."""
+    batching: BatchingConfig = BatchingConfig()
 
 
 class QueueSecurity(Settings):
