@@ -70,6 +70,15 @@ class Seekable(Source, Protocol):
 
 
 @runtime_checkable
+class LiveSource(Source, Protocol):
+    """A source whose messages come when they come; nobody has to pace it."""
+
+    def interrupt(self) -> None:
+        """End `messages` soon, also where it waits; from any thread, and for good."""
+        ...
+
+
+@runtime_checkable
 class Steerable(Source, Protocol):
     """A source that reacts: the closed loop of a simulator."""
 

@@ -110,6 +110,16 @@ class ModelInfo:
     lidar_sweeps: int = 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageSpan:
+    """When a stage of one frame ran, in monotonic time. sensors: whose messages it worked on, none for fusion."""
+
+    stage: str
+    sensors: tuple[str, ...]
+    started_ns: int
+    finished_ns: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FusionOutput:
     """What fusion says about one bundle.
@@ -118,6 +128,7 @@ class FusionOutput:
     stage_latency_ns: wall time by stage. dense: named arrays of the dense head, only if asked for.
     quarantined: those of `failures` whose message was put aside because it crashed its encoder.
     restarts: engine processes replaced since the frame before, by role.
+    spans: when each stage ran. model: which one fused, None where the engine has never had another.
     """
 
     detections: Detections
@@ -127,3 +138,5 @@ class FusionOutput:
     dense: Mapping[str, NDArray[np.float32]]
     quarantined: tuple[str, ...] = ()
     restarts: Mapping[str, int] = field(default_factory=dict)
+    spans: tuple[StageSpan, ...] = ()
+    model: ModelInfo | None = None

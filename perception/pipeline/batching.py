@@ -22,6 +22,7 @@ from perception.pipeline.stages import (
     bundle_of,
     encode_prepared,
     encoded_from,
+    fusion_span,
     prepare,
     with_account,
 )
@@ -185,9 +186,9 @@ class BatchingStages:
         encoded = [[need.result() for need in work.needs] for work in works]
         pairs = list(zip(works, encoded, strict=True))
         outputs = self._model.fuse_bundles([bundle_of(work.request, parts) for work, parts in pairs])
-        fusion_ns = monotonic_ns() - started_ns
+        fusion = fusion_span(started_ns)
         for (work, parts), output in zip(pairs, outputs, strict=True):
-            work.done.set_result(with_account(output, work.request, parts, fusion_ns=fusion_ns))
+            work.done.set_result(with_account(output, work.request, parts, fusion))
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,7 @@ class Session:
             "tracking": finished_ns - started_ns,
             "since_last_message": finished_ns - frame.received_ns,
         }
-        info = self._engine.model
+        info = output.model or self._engine.model
         return PerceptionResult(
             drive_id=self.drive_id,
             run_id=self.run_id,

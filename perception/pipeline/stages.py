@@ -18,6 +18,7 @@ from perception.core.stages import (
     FusionOutput,
     LidarRequest,
     ModelInfo,
+    StageSpan,
 )
 from perception.models.checkpoint import load_model
 from perception.models.inference import Bundle, InferenceModel
@@ -77,7 +78,7 @@ class Stages:
         encoded = [one.settled() for one in encoded]
         bundle = bundle_of(request, encoded)
         output = self._model.fuse(bundle.request, bundle.cameras, bundle.lidars, bundle.radar)
-        return with_account(output, request, encoded, fusion_ns=monotonic_ns() - started_ns)
+        return with_account(output, request, encoded, fusion_span(started_ns))
 
 
 def not_encoded(request: EncodeRequest, error: str) -> Encoded:
@@ -143,13 +144,18 @@ def bundle_of(request: FuseRequest, encoded: Sequence[Encoded]) -> Bundle:
 
 
 def with_account(
-    output: FusionOutput, request: FuseRequest, encoded: Sequence[Encoded], *, fusion_ns: int
+    output: FusionOutput, request: FuseRequest, encoded: Sequence[Encoded], fusion: StageSpan
 ) -> FusionOutput:
-    """The output with what failed and how long everything took."""
-    latency = _stage_latency(encoded, request.received_ns, fusion_ns=fusion_ns)
-    latency["until_fusion"] = monotonic_ns() - fusion_ns - request.received_ns
+    """The output with what failed, and when everything ran and for how long."""
+    latency = _stage_latency(encoded, request.received_ns, fusion_ns=fusion.finished_ns - fusion.started_ns)
+    latency["until_fusion"] = fusion.started_ns - request.received_ns
     failures = {sensor: one.error for one in encoded if one.error is not None for sensor in one.sensors}
-    return replace(output, failures=failures, stage_latency_ns=latency)
+    return replace(output, failures=failures, stage_latency_ns=latency, spans=_spans(encoded, fusion))
+
+
+def fusion_span(started_ns: int) -> StageSpan:
+    """A fusion that is done just now."""
+    return StageSpan(stage="fusion", sensors=(), started_ns=started_ns, finished_ns=monotonic_ns())
 
 
 def _arrays(request: EncodeRequest, config: ModelConfig) -> tuple[NDArray[np.generic], ...]:
@@ -171,6 +177,14 @@ def _stage_latency(encoded: Sequence[Encoded], received_ns: int, *, fusion_ns: i
         after_ns += max(0, one.finished_ns - max(one.started_ns, received_ns))
     latency["model_since_last_message"] = after_ns
     return latency
+
+
+def _spans(encoded: Sequence[Encoded], fusion: StageSpan) -> tuple[StageSpan, ...]:
+    encodings = [
+        StageSpan(stage=one.stage, sensors=one.sensors, started_ns=one.started_ns, finished_ns=one.finished_ns)
+        for one in encoded
+    ]
+    return (*encodings, fusion)
 
 
 def _features(encoded: Encoded) -> torch.Tensor:

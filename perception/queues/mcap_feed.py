@@ -10,6 +10,7 @@ from mcap.opcode import Opcode
 from mcap.records import Channel, Metadata, Schema
 
 from perception.core.errors import QueueError
+from perception.formats.file_watch import NAP_S, FileWatch
 from perception.queues.mcap_layout import ENCODING, PRODUCER_RECORD, SCHEMA_NAME
 from perception.queues.mcap_locks import CONSUMER_BYTE, PRODUCER_BYTE, hold, is_held
 from perception.queues.mcap_records import (
@@ -23,7 +24,6 @@ from perception.queues.mcap_records import (
     records_in,
     unpack_chunk,
 )
-from perception.queues.mcap_watch import NAP_S, FileWatch
 from perception.queues.subscription import Delivery
 
 

@@ -1,19 +1,21 @@
 """Opens the engine that a configuration asks for."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 import torch
 
-from perception.config.schema import RuntimeConfig, ServiceConfig
+from perception.config.schema import ModelChoice, RuntimeConfig, ServiceConfig
 from perception.core.errors import UsageError
 from perception.core.ports import Engine
 from perception.pipeline.local_engine import LocalEngine
 from perception.pipeline.stages import open_model
 from perception.runtime.cluster import ray_cluster
 from perception.runtime.ray_engine import ray_engine
+
+StartEngine = Callable[[ModelChoice], Engine]
 
 
 @contextmanager
@@ -22,26 +24,33 @@ def open_engine(config: ServiceConfig, *, address: str | None = None) -> Iterato
 
     Raises ModelError for an unknown or unfit model, EngineError where Ray or its actors do not start.
     """
-    placement = choose_placement(config.runtime)
+    with engine_starter(config.runtime, address=address) as start:
+        engine = start(config.model)
+        try:
+            yield engine
+        finally:
+            engine.close()
+
+
+@contextmanager
+def engine_starter(config: RuntimeConfig, *, address: str | None = None) -> Iterator[StartEngine]:
+    """What starts an engine for a model, any number of times, with Ray around them for the length of a `with` block.
+
+    The caller closes the engines. Raises what `open_engine` raises, the starter too.
+    """
+    placement = choose_placement(config)
     if placement == "local":
         if address is not None:
             raise UsageError(
                 "--address joins a Ray cluster, but placement `local` uses none; choose split or colocated"
             )
-        threads = config.runtime.threads or os.cpu_count() or 1
-        yield LocalEngine(open_model(config.model), threads=threads)
+        threads = config.threads or os.cpu_count() or 1
+        yield lambda model: LocalEngine(open_model(model), threads=threads)
         return
     with ray_cluster(address):
-        engine = ray_engine(
-            config.model,
-            placement=placement,
-            threads=config.runtime.threads,
-            supervision=config.runtime.supervision,
+        yield lambda model: ray_engine(
+            model, placement=placement, threads=config.threads, supervision=config.supervision
         )
-        try:
-            yield engine
-        finally:
-            engine.close()
 
 
 def choose_placement(config: RuntimeConfig) -> Literal["local", "split", "colocated"]:

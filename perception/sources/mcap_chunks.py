@@ -24,7 +24,7 @@ RECORD_HEAD = struct.Struct("<BQ")
 CHUNK_HEAD = struct.Struct("<QQQI")
 """First and last log time, unpacked size, checksum; the compression and the packed records follow."""
 
-_MESSAGE = struct.Struct("<HIQQ")
+MESSAGE_HEAD = struct.Struct("<HIQQ")
 _INDEX_HEAD = struct.Struct("<HI")
 _CHUNK_INDEX = struct.Struct("<QQQQI")
 _TIMES = np.dtype([("log_ns", "<u8"), ("offset", "<u8")])
@@ -63,7 +63,7 @@ def entries(file: BinaryIO, block: Block, channels: Collection[int] | None = Non
         if opcode == Opcode.MESSAGE:
             channel, log_ns = message_head(view, begin, end)
             if channels is None or channel in channels:
-                yield Entry(log_ns=log_ns, channel=channel, data=view[begin + _MESSAGE.size : end])
+                yield Entry(log_ns=log_ns, channel=channel, data=view[begin + MESSAGE_HEAD.size : end])
 
 
 def records_of_block(file: BinaryIO, position: int, end: int | None) -> Iterator[tuple[int, memoryview]]:
@@ -109,9 +109,9 @@ def loose_end(file: BinaryIO, position: int) -> int:
 
 def message_head(view: memoryview, begin: int, end: int) -> tuple[int, int]:
     """Channel and log time of the message whose content lies there."""
-    if end - begin < _MESSAGE.size:
+    if end - begin < MESSAGE_HEAD.size:
         raise PayloadError("a message is too short for its header")
-    channel, _, log_ns, _ = _MESSAGE.unpack_from(view, begin)
+    channel, _, log_ns, _ = MESSAGE_HEAD.unpack_from(view, begin)
     return channel, log_ns
 
 

@@ -1,0 +1,98 @@
+"""`perception serve`: the long-running service."""
+
+import contextlib
+import json
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from perception.cli.main import EXIT_DONE, EXIT_FAILED
+from perception.config.serving import ServeConfig, load_serve_config
+
+
+@click.command()
+@click.argument("config_name", metavar="CONFIG")
+@click.option("--set", "overrides", multiple=True, metavar="a.b=c", help="Change one setting; repeatable.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Of the control endpoint; 0 takes a free one [8470].")
+@click.option(
+    "--trace", type=click.Path(path_type=Path), metavar="FILE", help="Write frames and stages for ui.perfetto.dev."
+)
+@click.option("--address", help="Join this Ray cluster instead of starting one inside this machine.")
+@click.option("--check", is_flag=True, help="Check the settings, print them in full, and end.")
+@click.pass_context
+def serve(
+    ctx: click.Context,
+    *,
+    config_name: str,
+    overrides: tuple[str, ...],
+    port: int | None,
+    trace: Path | None,
+    address: str | None,
+    check: bool,
+) -> None:
+    """Serve the vehicles of CONFIG (a shipped name such as `example`, or a YAML file) until SIGTERM or Ctrl-C.
+
+    Then no more messages are taken, frames under way are published, every run gets its end, and the service exits: 0
+    where all of that was done, 1 where not. A second signal ends it at once. Status, health, metrics and commands:
+    `perception ctl`, or HTTP on 127.0.0.1:8470 (docs/operations.md).
+    """
+    named = {"http.port": port, "traces.file": str(trace) if trace is not None else None}
+    extra = [f"{field}={json.dumps(value)}" for field, value in named.items() if value is not None]
+    config = load_serve_config(config_name, (*overrides, *extra))
+    if check:
+        click.echo(config.model_dump_json(indent=2))
+        return
+    ctx.exit(EXIT_DONE if _serve(config, address) else EXIT_FAILED)
+
+
+def _serve(config: ServeConfig, address: str | None) -> bool:
+    """Whether everything was drained."""
+    # Imported here: torch and Ray take seconds, which `--help` and `--check` need not wait for.
+    from perception.runtime.service import Service
+    from perception.runtime.service_http import ControlServer, listen
+    from perception.runtime.service_log import log, set_up_logging
+    from perception.runtime.service_notify import notify
+
+    listener = listen(config.http)
+    handler = set_up_logging(config.logs)
+    try:
+        service = Service(config, address=address)
+        with _signals(service.shut_down), contextlib.closing(ControlServer(service, config.http, listener)) as server:
+            log(logging.INFO, "control endpoint listens", url=server.url)
+
+            def ready() -> None:
+                notify("READY=1")
+                log(logging.INFO, "service is ready", vehicles=[vehicle.name for vehicle in config.vehicles])
+
+            try:
+                return service.run(ready)
+            finally:
+                notify("STOPPING=1")
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+        listener.close()
+
+
+@contextlib.contextmanager
+def _signals(shut_down: Callable[[], None]) -> Iterator[None]:
+    """SIGTERM and SIGINT end the service in order, a second one at once."""
+    asked = threading.Event()
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        shut_down()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
