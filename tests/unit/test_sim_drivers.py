@@ -13,10 +13,11 @@ from perception.core.messages import Signal
 from perception.core.motion import MotionSource
 from perception.core.results import Detections, PathHints, PerceptionResult, Provenance
 from sim.drivers import ConstantDriver, HintsDriver, make_driver
+from sim.ego import DriveTarget
 from sim.obstacles import overlaps
 from sim.oracle import OracleDriver
 from sim.situation import Ahead, Heard, Situation
-from tests.unit.sim_situations import LIMIT_MPS, SPEC, Actor, bend, ego, run, situation, straight
+from tests.unit.sim_situations import LIMIT_MPS, OPEN_ROAD, SPEC, Actor, bend, ego, run, situation, straight
 
 
 def _touches(seen: list[Situation]) -> bool:
@@ -159,6 +160,30 @@ def test_hints_brake_for_a_detection_on_the_path_only() -> None:
     beside = HintsDriver().act(_hinted(_heard(ahead, 10.0, ((18.0, 4.0),)), 10.0))
     assert on_path.acceleration_mps2 == -SPEC.max_deceleration_mps2
     assert beside.acceleration_mps2 > -0.5
+
+
+def _standing(heard: Heard, seconds: float, ahead: Ahead = OPEN_ROAD) -> DriveTarget:
+    """What the driver does in the end of so long at a standstill."""
+    driver, target = HintsDriver(), None
+    for step in range(round(seconds * 10) + 1):
+        now = _hinted(heard, 0.0, time_ns=round(step * 1e8))
+        fresh = replace(heard, result=replace(heard.result, reference_ns=now.state.time_ns))
+        target = driver.act(replace(now, heard=fresh, ahead=ahead))
+    assert target is not None
+    return target
+
+
+def test_hints_creep_after_a_while_unless_there_is_a_reason_to_stand() -> None:
+    """Two modes: the surest stays where it is, the other goes to the right."""
+    here = _heard(np.zeros((6, 2)), 0.0)
+    assert _standing(here, 3.0).acceleration_mps2 < 0
+    creeping = _standing(here, 6.0)
+    assert creeping.acceleration_mps2 > 0
+    assert creeping.steer_rad < 0
+    assert _standing(here, 6.0, Ahead(signal=Signal.RED, line_m=8.0)).acceleration_mps2 < 0
+    assert _standing(here, 6.0, Ahead(signal=Signal.RED, line_m=80.0)).acceleration_mps2 > 0
+    blocked = _heard(np.zeros((6, 2)), 0.0, ((0.3, -7.0),))
+    assert _standing(blocked, 6.0).acceleration_mps2 == -SPEC.max_deceleration_mps2
 
 
 def test_hints_stop_without_results_and_on_old_ones() -> None:
