@@ -19,7 +19,8 @@ LIVE_OPTIONS = ("--set", "runtime.resume_within_s=120")
 @click.option("--seed", default=1, show_default=True)
 @click.option("--frames", default=60, show_default=True, help="Reference times of a lap.")
 @click.option("--placement", "placements", multiple=True, default=("split", "colocated"), show_default=True)
-def main(kills: int, seed: int, frames: int, placements: tuple[str, ...]) -> None:
+@click.option("--out", type=click.Path(path_type=Path), help="Where to write the whole account as JSON.")
+def main(kills: int, seed: int, frames: int, placements: tuple[str, ...], out: Path | None) -> None:
     """Kill processes of a running service at random, in replay and live, and prove that nothing was lost or doubled."""
     reports: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
@@ -37,6 +38,8 @@ def main(kills: int, seed: int, frames: int, placements: tuple[str, ...]) -> Non
                     )
                 )  # fmt: skip
                 click.echo(json.dumps(reports[-1]))
+    if out is not None:
+        out.write_text(json.dumps({"kills": kills, "seed": seed, "runs": reports}, indent=2) + "\n")
     faults = ("lost", "doubled", "changed", "disordered", "unaccounted")
     wrong = [
         f"{report['mode']} {report['placement']}: {name}" for report in reports for name in faults if report.get(name)
