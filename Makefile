@@ -61,6 +61,7 @@ bench: setup
 soak: setup
 	mkdir -p out/bench
 	$(BIN)/perception bench soak --save out/bench/soak.json
+
 chaos: setup
 	mkdir -p out
 	$(BIN)/python -m tests.chaos --kills 200 --out out/chaos.json
