@@ -8,7 +8,7 @@ PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --c
 TESTS ?=
 SOURCES := perception sim tests
 
-.PHONY: setup demo test check bench soak proto clean
+.PHONY: setup demo test check bench soak chaos proto clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -18,6 +18,7 @@ help:
 	@echo "make check   linter, types, import rules"
 	@echo "make bench   measure the service on this machine (out/bench)"
 	@echo "make soak    half an hour at twice what the service can do: does memory stay flat? (out/bench)"
+	@echo "make chaos   kill the service's processes 200 times at random and prove that nothing is lost (out/chaos.json)"
 	@echo "make setup   install only        make clean   remove what make made"
 	@echo "TORCH=cuda   with the CUDA build of torch (gigabytes)"
 
@@ -60,6 +61,10 @@ bench: setup
 soak: setup
 	mkdir -p out/bench
 	$(BIN)/perception bench soak --save out/bench/soak.json
+
+chaos: setup
+	mkdir -p out
+	$(BIN)/python -m tests.chaos --kills 200 --out out/chaos.json
 
 proto: setup
 	$(BIN)/python -m grpc_tools.protoc --proto_path=. --python_out=. --pyi_out=. perception/queues/perception_result.proto

@@ -92,6 +92,8 @@ class KeptRun:
         self._unsaved: deque[tuple[int, SessionState, dict[str, int]]] = deque()
         self._dropped: Counter[str] = Counter(state.dropped)
         self._unreported = int(self.is_resumed)
+        # A result that the queue may have is dropped there as a double, and with it what it reports.
+        self._news_from = state.published if live else state.handed + 1
         self.published = state.published
         if state.ended is None:
             folder.save(state)
@@ -147,7 +149,7 @@ class KeptRun:
     def before(self, result: PerceptionResult) -> PerceptionResult:
         """The result as it is to be published."""
         self._dropped.update(result.provenance.dropped)
-        if self._unreported:
+        if self._unreported and result.sequence >= self._news_from:
             restarts = {**result.provenance.restarts, SERVICE: self._unreported}
             result = replace(result, provenance=replace(result.provenance, restarts=restarts))
             self._unreported = 0
@@ -185,6 +187,7 @@ class KeptRun:
         self._state = replace(
             self._state,
             published=published,
+            handed=self.published,
             tracks=SavedTracks.of(session),
             dropped=dropped,
             saved_ns=self._clock.now_ns(),

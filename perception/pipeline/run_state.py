@@ -90,10 +90,10 @@ _COLUMNS = ("track_id", "class_index", "seen_ns", "center_m", "velocity_mps")
 class RunState:
     """How far a run has come.
 
-    published: its results 0 to published - 1 are with the queue for good (live: may have been handed to it). dropped:
-    what they reported, by cause. begun_ns: wall time at which its first message was due. saved_ns: wall time of this
-    state. restarts: how often another process went on with it. ended: the reason of its `EndOfRun` once that is with
-    the queue, else None.
+    published: its results 0 to published - 1 are with the queue for good (live: may have been handed to it). handed:
+    how many had been handed to it as this was written. dropped: what the published ones reported, by cause. begun_ns:
+    wall time at which its first message was due. saved_ns: wall time of this state. restarts: how often another process
+    went on with it. ended: the reason of its `EndOfRun` once that is with the queue, else None.
     """
 
     identity: RunIdentity
@@ -101,6 +101,7 @@ class RunState:
     begun_ns: int
     saved_ns: int
     published: int = 0
+    handed: int = 0
     tracks: SavedTracks = SavedTracks()
     dropped: dict[str, int] = field(default_factory=dict)
     restarts: int = 0

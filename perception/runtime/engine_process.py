@@ -74,6 +74,10 @@ class EngineProcess:
         answer: Future[Any] = self.actor.work.remote(*arguments).future()
         return answer
 
+    def finish(self, ref: Any, timeout_s: float) -> None:
+        """Wait for a call's end. Raises what it raised, GetTimeoutError where it takes longer."""
+        ray.get(ref, timeout=timeout_s)
+
     def watch(self, on_lost: Lost) -> None:
         """Call `on_lost` (process, what happened, False) as soon as it dies; from a thread of Ray's."""
         self._is_watched = True

@@ -63,6 +63,9 @@ class SplitEngine(SupervisedEngine):
         answer: Future[FusionOutput] = self._processes["fusion"].actor.fuse.remote(job.request, *features).future()
         return answer
 
+    def _answered(self) -> None:
+        """Nothing to do: nothing was held back."""
+
     def _encode_alone(self, process: EngineProcess, handle: Handle) -> Any:
         return process.actor.encode.remote(handle.request)
 

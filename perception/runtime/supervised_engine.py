@@ -16,7 +16,6 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-import ray
 from ray.exceptions import ObjectLostError, RayError
 
 from perception.config.schema import SupervisionConfig
@@ -284,8 +283,7 @@ class SupervisedEngine(ABC):
             return
         for handle in suspects:
             try:
-                ref = self._encode_alone(process, handle)
-                ray.get(ref, timeout=self._config.work_timeout_s)
+                process.finish(self._encode_alone(process, handle), self._config.work_timeout_s)
             except RayError as error:
                 if not is_loss(error) and not isinstance(error, TimeoutError):
                     continue  # an error of the encoder's own: the fusion that needs it raises it

@@ -1,5 +1,7 @@
 """The three placements say the same, and an engine's failures reach the caller as what they are."""
 
+import os
+import signal
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from perception.config.schema import ModelChoice, ServiceConfig
+from perception.config.schema import ModelChoice, ServiceConfig, SupervisionConfig
 from perception.core.errors import EngineError, ModelError, PayloadError
 from perception.core.messages import CameraFrame
 from perception.core.ports import Engine, FeatureHandle, Source
@@ -21,7 +23,7 @@ from perception.models.presets import preset
 from perception.pipeline.local_engine import LocalEngine
 from perception.pipeline.replay import ReplayOptions, run_drive
 from perception.pipeline.stages import open_model
-from perception.runtime.ray_engine import ColocatedEngine, Placement, SplitEngine, ray_engine
+from perception.runtime.ray_engine import Placement, ray_engine
 from perception.sources.memory import MemorySource
 from perception.sources.open import open_drive
 from perception.sources.synthetic import SyntheticSource
@@ -119,16 +121,12 @@ def test_placements_agree_with_local(
         assert other.provenance.placement == placement
 
 
-@pytest.mark.parametrize("placement", ["colocated", "split"])
-def test_a_killed_actor_is_an_engine_error(ray: None, placement: Placement) -> None:
-    import ray as ray_module
-
-    engine = ray_engine(CHOICE, placement=placement, threads=1)
-    assert isinstance(engine, ColocatedEngine | SplitEngine)
-    for actor in engine._actors.values():
-        ray_module.kill(actor)
-    with pytest.raises(EngineError, match="an engine process died"):
+def test_a_killed_actor_that_must_not_be_replaced_is_an_engine_error(ray: None) -> None:
+    engine = ray_engine(CHOICE, placement="colocated", threads=1, supervision=SupervisionConfig(max_restarts=0))
+    os.kill(engine.supervision().pids["all"], signal.SIGKILL)
+    with pytest.raises(EngineError, match=r"restarted 0 times .*an engine process died"):
         outputs(SyntheticSource(duration_s=0.3), engine)
+    engine.close()
 
 
 @pytest.mark.parametrize("placement", ["colocated", "split"])
