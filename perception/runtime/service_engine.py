@@ -7,7 +7,6 @@ made are made again, so no frame is lost or mixes two models. The older engine i
 import itertools
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -16,10 +15,10 @@ from time import monotonic_ns
 
 from perception.config.schema import ModelChoice
 from perception.core.errors import EngineError, UsageError
-from perception.core.ports import Engine, FeatureHandle
+from perception.core.ports import FeatureHandle
 from perception.core.stages import EncodeRequest, FuseRequest, FusionOutput, ModelInfo
+from perception.runtime.service_pools import EnginePool, StartPool
 
-StartEngine = Callable[[ModelChoice], Engine]
 OnFused = Callable[[FuseRequest, FusionOutput, int], None]
 """Called with what was asked, what came of it, and the monotonic time at which it was asked."""
 
@@ -30,35 +29,10 @@ class NotNowError(UsageError):
     """What was asked for may be right later."""
 
 
-class FairLock:
-    """A lock that is granted in the order in which it was asked for, so that no thread waits for another one twice."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._is_held = False
-        self._waiting: deque[threading.Event] = deque()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._is_held:
-                self._is_held = True
-                return
-            turn = threading.Event()
-            self._waiting.append(turn)
-        turn.wait()
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            if self._waiting:
-                self._waiting.popleft().set()
-            else:
-                self._is_held = False
-
-
 class SharedEngine:
-    """The engine that `start` makes of a model; `replace_model` puts another in its place. Thread-safe."""
+    """The pool that `start` makes of a model; `replace_model` puts another in its place. Thread-safe."""
 
-    def __init__(self, start: StartEngine, model: ModelChoice) -> None:
+    def __init__(self, start: StartPool, model: ModelChoice) -> None:
         self._start = start
         self._choice = model
         self._changed = threading.Condition()
@@ -69,7 +43,7 @@ class SharedEngine:
 
     @property
     def placement(self) -> str:
-        return self._current.engine.placement
+        return self._current.pool.placement
 
     @property
     def model(self) -> ModelInfo:
@@ -107,7 +81,7 @@ class SharedEngine:
     def close(self) -> None:
         """Close the engine; a model that is being loaded is waited for."""
         with self._loading:
-            self._current.engine.close()
+            self._current.pool.close()
 
     @contextmanager
     def using(self) -> Iterator["_Generation"]:
@@ -138,28 +112,18 @@ class SharedEngine:
                 logger.warning(
                     "the old engine did not finish within %g s; it is closed with frames under way", timeout_s
                 )
-        old.engine.close()
+        old.pool.close()
         return fresh.model
 
 
 class _Generation:
-    """One engine between its start and its replacement. users: calls under way, frames included."""
+    """One pool between its start and its replacement. users: calls under way, frames included."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.model = engine.model
+    def __init__(self, pool: EnginePool) -> None:
+        self.pool = pool
+        self.model = pool.model
         self.users = 0
         self.is_broken = False
-        # The engine in this process works in the calling thread: vehicles take turns.
-        self.turn = FairLock() if engine.placement == "local" else None
-
-    @contextmanager
-    def calling(self) -> Iterator[Engine]:
-        if self.turn is None:
-            yield self.engine
-            return
-        with self.turn:
-            yield self.engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -213,28 +177,33 @@ class VehicleEngine:
                 if handle.generation is not generation:
                     handles[place] = self._encode(generation, handle.request)
                     remade.append(handles[place])
-            with generation.calling() as engine:
-                inner = engine.fuse(request, [handle.inner for handle in handles])
-                if remade:
-                    engine.release([handle.inner for handle in remade])
+            engine = generation.pool.engine(self._name)
+            inner = engine.fuse(request, [handle.inner for handle in handles])
+            if remade:
+                engine.release([handle.inner for handle in remade])
         except BaseException:
             self._shared.end(generation)
             raise
         return self._watched(request, inner, generation, asked_ns)
 
     def release(self, features: Sequence[FeatureHandle]) -> None:
-        with self._shared.using() as generation, generation.calling() as engine:
+        with self._shared.using() as generation:
             # Features of an engine that was replaced went with it.
             own = [h.inner for h in features if isinstance(h, _Handle) and h.generation is generation]
-            engine.release(own)
+            if own:
+                generation.pool.engine(self._name).release(own)
+
+    def rest(self) -> None:
+        """The vehicle stops; nothing of it is under way. It may begin again."""
+        with self._shared.using() as generation:
+            generation.pool.forget(self._name)
 
     def close(self) -> None:
         """Nothing to close."""
 
     def _encode(self, generation: _Generation, request: EncodeRequest) -> _Handle:
         own = replace(request, key=f"{self._name}/{next(self._numbers)}/{request.key}")
-        with generation.calling() as engine:
-            inner = engine.encode(own)
+        inner = generation.pool.engine(self._name).encode(own)
         return _Handle(key=own.key, request=request, generation=generation, inner=inner)
 
     def _watched(
