@@ -55,6 +55,7 @@ class Service:
         self._engine: SharedEngine | None = None
         self._vehicles: dict[str, Vehicle] = {}
         self.metrics.watch_depths(self._depths)
+        self.metrics.watch_engine(lambda: None if self._engine is None else self._engine.supervision())
 
     def run(self, on_ready: Callable[[], None] = lambda: None) -> bool:
         """Serve until `shut_down`; then publish what is under way, end the runs and close the queues.

@@ -12,15 +12,19 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import monotonic_ns
+from typing import Final
 
 from perception.config.schema import ModelChoice
 from perception.core.errors import EngineError, UsageError
 from perception.core.ports import FeatureHandle
 from perception.core.stages import EncodeRequest, FuseRequest, FusionOutput, ModelInfo
+from perception.core.supervision import SupervisionState
 from perception.runtime.service_pools import EnginePool, StartPool
 
 OnFused = Callable[[FuseRequest, FusionOutput, int], None]
 """Called with what was asked, what came of it, and the monotonic time at which it was asked."""
+
+UNSUPERVISED: Final = SupervisionState(restarts={}, hung=0, quarantined=0, recovering=(), last_outage_s=None, pids={})
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +56,10 @@ class SharedEngine:
     @property
     def is_broken(self) -> bool:
         return self._current.is_broken
+
+    def supervision(self) -> SupervisionState | None:
+        """What the engine says of its processes; None where it has none. Begins anew with another model."""
+        return self._current.pool.supervision()
 
     def view(self, name: str, on_fused: OnFused | None = None) -> "VehicleEngine":
         """The engine as one vehicle sees it."""
@@ -125,6 +133,11 @@ class _Generation:
         self.users = 0
         self.is_broken = False
 
+    def note(self, error: BaseException) -> None:
+        """An engine that raises its own kind of error has given up; other errors are those of a request."""
+        if isinstance(error, EngineError):
+            self.is_broken = True
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Handle:
@@ -163,9 +176,17 @@ class VehicleEngine:
         """Frames that are being fused."""
         return self._under_way
 
+    def supervision(self) -> SupervisionState:
+        """Of the shared engine; nothing where it watches over no processes."""
+        return self._shared.supervision() or UNSUPERVISED
+
     def encode(self, request: EncodeRequest) -> FeatureHandle:
         with self._shared.using() as generation:
-            return self._encode(generation, request)
+            try:
+                return self._encode(generation, request)
+            except EngineError as error:
+                generation.note(error)
+                raise
 
     def fuse(self, request: FuseRequest, features: Sequence[FeatureHandle]) -> Future[FusionOutput]:
         asked_ns = monotonic_ns()
@@ -181,7 +202,8 @@ class VehicleEngine:
             inner = engine.fuse(request, [handle.inner for handle in handles])
             if remade:
                 engine.release([handle.inner for handle in remade])
-        except BaseException:
+        except BaseException as error:
+            generation.note(error)
             self._shared.end(generation)
             raise
         return self._watched(request, inner, generation, asked_ns)
@@ -218,8 +240,8 @@ class VehicleEngine:
             with self._lock:
                 self._under_way -= 1
             error = future.exception()
-            if isinstance(error, EngineError):
-                generation.is_broken = True
+            if error is not None:
+                generation.note(error)
             self._shared.end(generation)
             if error is not None:
                 outcome.set_exception(error)

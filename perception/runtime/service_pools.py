@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from perception.config.schema import ModelChoice, RuntimeConfig
-from perception.core.ports import Engine
+from perception.core.ports import Engine, Supervised
 from perception.core.stages import ModelInfo
+from perception.core.supervision import SupervisionState
 from perception.pipeline.batching import BatchingEngine, BatchingStages
 from perception.pipeline.stages import open_model
 from perception.runtime.engines import choose_placement, engine_starter
@@ -29,6 +30,10 @@ class EnginePool(Protocol):
 
     def forget(self, vehicle: str) -> None:
         """The vehicle rests; what it still had in work is given up."""
+        ...
+
+    def supervision(self) -> SupervisionState | None:
+        """What the engine says of its processes; None where it has none."""
         ...
 
     def close(self) -> None: ...
@@ -56,6 +61,9 @@ class OnePool:
 
     def forget(self, vehicle: str) -> None:
         """Nothing to forget: features are released one by one."""
+
+    def supervision(self) -> SupervisionState | None:
+        return self._engine.supervision() if isinstance(self._engine, Supervised) else None
 
     def close(self) -> None:
         self._engine.close()
@@ -86,6 +94,9 @@ class BatchingPool:
             engine = self._engines.pop(vehicle, None)
         if engine is not None:
             engine.close()
+
+    def supervision(self) -> None:
+        return None
 
     def close(self) -> None:
         self._stages.close()

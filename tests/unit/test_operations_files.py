@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from perception.core.supervision import SupervisionState
 from perception.runtime.metrics import Depths, ServiceMetrics
 from tests.conftest import PROJECT_ROOT
 
@@ -20,6 +21,8 @@ def known_metrics() -> set[str]:
     """Every metric of the service, as Prometheus names its samples."""
     metrics = ServiceMetrics()
     metrics.watch_depths(lambda: {"anna": Depths(frames=0, waiting=0)})
+    state = SupervisionState(restarts={"all": 1}, hung=0, quarantined=0, recovering=(), last_outage_s=None, pids={})
+    metrics.watch_engine(lambda: state)
     names = set()
     for family in metrics.registry.collect():
         suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}.get(family.type, ("",))
