@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from perception.core.messages import AnyMessage
 from perception.core.results import EndOfRun, PerceptionResult, SensorStatus
 from perception.core.stages import ModelInfo
+from perception.core.supervision import SupervisionState
 from perception.runtime.machine_memory import devices, workers_resident_bytes
 from perception.runtime.service_watch import VehicleState, Watcher
 
@@ -73,6 +74,15 @@ class ServiceMetrics(Watcher):
             "perception_sensor_age_seconds", "Reference time minus capture of what was used.", sensor, registry=registry
         )
         self._frequency = Gauge("perception_sensor_frequency_hertz", "Its measured rate.", sensor, registry=registry)
+        self._jitter = Gauge(
+            "perception_sensor_jitter_seconds", "Mean deviation of its arrivals from an even pace.", sensor,
+            registry=registry,
+        )  # fmt: skip
+        self._fault = Gauge(
+            "perception_sensor_fault", "1 while this is wrong with it, 0 after that.", (*sensor, "kind", "severity"),
+            registry=registry,
+        )  # fmt: skip
+        self._faults: dict[tuple[str, str], set[tuple[str, str]]] = {}
         self._model = Gauge(
             "perception_model_info", "1 for the model that runs.", ("name", "hash", "trained", "placement"),
             registry=registry,
@@ -82,6 +92,10 @@ class ServiceMetrics(Watcher):
     def watch_depths(self, read: Callable[[], Mapping[str, "Depths"]]) -> None:
         """Report how much is under way for each vehicle, asked for at each scrape."""
         self.registry.register(_DepthCollector(read))
+
+    def watch_engine(self, read: Callable[[], SupervisionState | None]) -> None:
+        """Report what the engine says of its processes, asked for at each scrape."""
+        self.registry.register(_EngineCollector(read))
 
     def render(self) -> bytes:
         """Everything in Prometheus' text format."""
@@ -128,6 +142,12 @@ class ServiceMetrics(Watcher):
         self._alive.labels(*labels).set(status.alive)
         self._valid.labels(*labels).set(status.valid)
         self._frequency.labels(*labels).set(status.frequency_hz)
+        self._jitter.labels(*labels).set(status.jitter_ns / NS_PER_S)
+        now = {(fault.kind, fault.severity.value) for fault in status.faults}
+        for kind, severity in self._faults.get(labels, set()) | now:
+            self._fault.labels(*labels, kind, severity).set((kind, severity) in now)
+        if now:
+            self._faults.setdefault(labels, set()).update(now)
         self._age.labels(*labels).set(float("nan") if status.age_ns is None else status.age_ns / NS_PER_S)
 
 
@@ -147,6 +167,30 @@ class _DepthCollector(Collector):
             if depths.waiting is not None:
                 waiting.add_metric((vehicle,), depths.waiting)
         return (frames, waiting)
+
+
+class _EngineCollector(Collector):
+    def __init__(self, read: Callable[[], SupervisionState | None]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        restarts = CounterMetricFamily(
+            "perception_engine_restarts",
+            "Processes of the engine replaced, since its model was loaded.",
+            labels=("role",),
+        )
+        hung = CounterMetricFamily("perception_engine_hung", "Of these, killed because they hung.")
+        quarantined = CounterMetricFamily(
+            "perception_engine_quarantined", "Messages put aside because they crashed their encoder."
+        )
+        recovering = GaugeMetricFamily("perception_engine_recovering", "Roles without a process at this moment.")
+        if (state := self._read()) is not None:
+            for role, count in state.restarts.items():
+                restarts.add_metric((role,), count)
+            hung.add_metric((), state.hung)
+            quarantined.add_metric((), state.quarantined)
+            recovering.add_metric((), len(state.recovering))
+        return (restarts, hung, quarantined, recovering)
 
 
 class _Memory(Collector):

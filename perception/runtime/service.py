@@ -13,11 +13,11 @@ from perception.core.ports import ResultQueue
 from perception.core.stages import ModelInfo
 from perception.queues.broker_queue import BrokerQueue
 from perception.queues.open import open_queue
-from perception.runtime.engines import engine_starter
 from perception.runtime.metrics import Depths, ServiceMetrics
 from perception.runtime.service_engine import NotNowError, SharedEngine
 from perception.runtime.service_log import ServiceLog, log
 from perception.runtime.service_otel import OtelTraces
+from perception.runtime.service_pools import pool_starter
 from perception.runtime.service_sources import open_source
 from perception.runtime.service_spans import SpanWatcher
 from perception.runtime.service_trace import ChromeTrace
@@ -55,6 +55,7 @@ class Service:
         self._engine: SharedEngine | None = None
         self._vehicles: dict[str, Vehicle] = {}
         self.metrics.watch_depths(self._depths)
+        self.metrics.watch_engine(lambda: None if self._engine is None else self._engine.supervision())
 
     def run(self, on_ready: Callable[[], None] = lambda: None) -> bool:
         """Serve until `shut_down`; then publish what is under way, end the runs and close the queues.
@@ -63,7 +64,7 @@ class Service:
         Raises ModelError and EngineError where the model cannot be loaded.
         """
         try:
-            with engine_starter(self.config.service.runtime, address=self._address) as start:
+            with pool_starter(self.config.service.runtime, address=self._address) as start:
                 if self._ends.is_set():
                     return True
                 engine = SharedEngine(start, self.config.service.model)

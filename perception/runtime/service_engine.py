@@ -7,21 +7,24 @@ made are made again, so no frame is lost or mixes two models. The older engine i
 import itertools
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import monotonic_ns
+from typing import Final
 
 from perception.config.schema import ModelChoice
 from perception.core.errors import EngineError, UsageError
-from perception.core.ports import Engine, FeatureHandle
+from perception.core.ports import FeatureHandle
 from perception.core.stages import EncodeRequest, FuseRequest, FusionOutput, ModelInfo
+from perception.core.supervision import SupervisionState
+from perception.runtime.service_pools import EnginePool, StartPool
 
-StartEngine = Callable[[ModelChoice], Engine]
 OnFused = Callable[[FuseRequest, FusionOutput, int], None]
 """Called with what was asked, what came of it, and the monotonic time at which it was asked."""
+
+UNSUPERVISED: Final = SupervisionState(restarts={}, hung=0, quarantined=0, recovering=(), last_outage_s=None, pids={})
 
 logger = logging.getLogger(__name__)
 
@@ -30,35 +33,10 @@ class NotNowError(UsageError):
     """What was asked for may be right later."""
 
 
-class FairLock:
-    """A lock that is granted in the order in which it was asked for, so that no thread waits for another one twice."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._is_held = False
-        self._waiting: deque[threading.Event] = deque()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._is_held:
-                self._is_held = True
-                return
-            turn = threading.Event()
-            self._waiting.append(turn)
-        turn.wait()
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            if self._waiting:
-                self._waiting.popleft().set()
-            else:
-                self._is_held = False
-
-
 class SharedEngine:
-    """The engine that `start` makes of a model; `replace_model` puts another in its place. Thread-safe."""
+    """The pool that `start` makes of a model; `replace_model` puts another in its place. Thread-safe."""
 
-    def __init__(self, start: StartEngine, model: ModelChoice) -> None:
+    def __init__(self, start: StartPool, model: ModelChoice) -> None:
         self._start = start
         self._choice = model
         self._changed = threading.Condition()
@@ -69,7 +47,7 @@ class SharedEngine:
 
     @property
     def placement(self) -> str:
-        return self._current.engine.placement
+        return self._current.pool.placement
 
     @property
     def model(self) -> ModelInfo:
@@ -78,6 +56,10 @@ class SharedEngine:
     @property
     def is_broken(self) -> bool:
         return self._current.is_broken
+
+    def supervision(self) -> SupervisionState | None:
+        """What the engine says of its processes; None where it has none. Begins anew with another model."""
+        return self._current.pool.supervision()
 
     def view(self, name: str, on_fused: OnFused | None = None) -> "VehicleEngine":
         """The engine as one vehicle sees it."""
@@ -107,7 +89,7 @@ class SharedEngine:
     def close(self) -> None:
         """Close the engine; a model that is being loaded is waited for."""
         with self._loading:
-            self._current.engine.close()
+            self._current.pool.close()
 
     @contextmanager
     def using(self) -> Iterator["_Generation"]:
@@ -138,28 +120,23 @@ class SharedEngine:
                 logger.warning(
                     "the old engine did not finish within %g s; it is closed with frames under way", timeout_s
                 )
-        old.engine.close()
+        old.pool.close()
         return fresh.model
 
 
 class _Generation:
-    """One engine between its start and its replacement. users: calls under way, frames included."""
+    """One pool between its start and its replacement. users: calls under way, frames included."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.model = engine.model
+    def __init__(self, pool: EnginePool) -> None:
+        self.pool = pool
+        self.model = pool.model
         self.users = 0
         self.is_broken = False
-        # The engine in this process works in the calling thread: vehicles take turns.
-        self.turn = FairLock() if engine.placement == "local" else None
 
-    @contextmanager
-    def calling(self) -> Iterator[Engine]:
-        if self.turn is None:
-            yield self.engine
-            return
-        with self.turn:
-            yield self.engine
+    def note(self, error: BaseException) -> None:
+        """An engine that raises its own kind of error has given up; other errors are those of a request."""
+        if isinstance(error, EngineError):
+            self.is_broken = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -199,9 +176,17 @@ class VehicleEngine:
         """Frames that are being fused."""
         return self._under_way
 
+    def supervision(self) -> SupervisionState:
+        """Of the shared engine; nothing where it watches over no processes."""
+        return self._shared.supervision() or UNSUPERVISED
+
     def encode(self, request: EncodeRequest) -> FeatureHandle:
         with self._shared.using() as generation:
-            return self._encode(generation, request)
+            try:
+                return self._encode(generation, request)
+            except EngineError as error:
+                generation.note(error)
+                raise
 
     def fuse(self, request: FuseRequest, features: Sequence[FeatureHandle]) -> Future[FusionOutput]:
         asked_ns = monotonic_ns()
@@ -213,28 +198,34 @@ class VehicleEngine:
                 if handle.generation is not generation:
                     handles[place] = self._encode(generation, handle.request)
                     remade.append(handles[place])
-            with generation.calling() as engine:
-                inner = engine.fuse(request, [handle.inner for handle in handles])
-                if remade:
-                    engine.release([handle.inner for handle in remade])
-        except BaseException:
+            engine = generation.pool.engine(self._name)
+            inner = engine.fuse(request, [handle.inner for handle in handles])
+            if remade:
+                engine.release([handle.inner for handle in remade])
+        except BaseException as error:
+            generation.note(error)
             self._shared.end(generation)
             raise
         return self._watched(request, inner, generation, asked_ns)
 
     def release(self, features: Sequence[FeatureHandle]) -> None:
-        with self._shared.using() as generation, generation.calling() as engine:
+        with self._shared.using() as generation:
             # Features of an engine that was replaced went with it.
             own = [h.inner for h in features if isinstance(h, _Handle) and h.generation is generation]
-            engine.release(own)
+            if own:
+                generation.pool.engine(self._name).release(own)
+
+    def rest(self) -> None:
+        """The vehicle stops; nothing of it is under way. It may begin again."""
+        with self._shared.using() as generation:
+            generation.pool.forget(self._name)
 
     def close(self) -> None:
         """Nothing to close."""
 
     def _encode(self, generation: _Generation, request: EncodeRequest) -> _Handle:
         own = replace(request, key=f"{self._name}/{next(self._numbers)}/{request.key}")
-        with generation.calling() as engine:
-            inner = engine.encode(own)
+        inner = generation.pool.engine(self._name).encode(own)
         return _Handle(key=own.key, request=request, generation=generation, inner=inner)
 
     def _watched(
@@ -249,8 +240,8 @@ class VehicleEngine:
             with self._lock:
                 self._under_way -= 1
             error = future.exception()
-            if isinstance(error, EngineError):
-                generation.is_broken = True
+            if error is not None:
+                generation.note(error)
             self._shared.end(generation)
             if error is not None:
                 outcome.set_exception(error)

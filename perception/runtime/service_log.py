@@ -76,6 +76,7 @@ class ServiceLog(Watcher):
 
     def __init__(self) -> None:
         self._runs: dict[str, str] = {}
+        self._faults: dict[tuple[str, str], frozenset[str]] = {}
 
     def state(self, vehicle: str, state: VehicleState) -> None:
         log(logging.DEBUG, f"vehicle is {state.value}", vehicle=vehicle, state=state.value)
@@ -102,6 +103,7 @@ class ServiceLog(Watcher):
         if self._runs.get(vehicle) != result.run_id:
             self._runs[vehicle] = result.run_id
             log(logging.INFO, "run began", **where, model_hash=result.provenance.model_hash)
+        self._tell_faults(where, result)
         if logger.isEnabledFor(logging.DEBUG):
             log(
                 logging.DEBUG,
@@ -112,6 +114,17 @@ class ServiceLog(Watcher):
                 dropped=dict(result.provenance.dropped),
                 latency_ns=dict(result.provenance.stage_latency_ns),
             )
+
+    def _tell_faults(self, where: dict[str, Any], result: PerceptionResult) -> None:
+        """A line when what is wrong with a sensor changes."""
+        for status in result.sensors:
+            key = (where["vehicle"], status.name)
+            now = frozenset(fault.kind for fault in status.faults)
+            if now != self._faults.get(key, frozenset()):
+                self._faults[key] = now
+                details = [f"{fault.kind}: {fault.detail}" for fault in status.faults]
+                level, text = (logging.WARNING, "sensor is faulty") if now else (logging.INFO, "sensor is sound again")
+                log(level, text, **where, sensor=status.name, faults=details)
 
     def ended(self, vehicle: str, end: EndOfRun) -> None:
         log(

@@ -143,6 +143,7 @@ class Vehicle:
             if self._run_until_stopped():
                 final = VehicleState.FINISHED
         finally:
+            self._engine.rest()
             self._close_queue()
             with self._changed:
                 self._thread, self._is_stopping = None, False

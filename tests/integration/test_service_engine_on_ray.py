@@ -14,6 +14,7 @@ from perception.pipeline.replay import ReplayOptions, run_drive
 from perception.pipeline.stages import open_model
 from perception.runtime.ray_engine import ray_engine
 from perception.runtime.service_engine import SharedEngine
+from perception.runtime.service_pools import OnePool
 from perception.sources.memory import MemorySource
 from perception.sources.synthetic import SyntheticSource
 
@@ -39,7 +40,7 @@ def test_vehicles_share_an_engine_whose_model_is_replaced(ray: None) -> None:
     drive = SyntheticSource(duration_s=1.5)
     messages = list(drive.messages())
     wanted = play(drive, messages, LocalEngine(open_model(TINY), threads=1))
-    shared = SharedEngine(lambda choice: ray_engine(choice, placement="colocated", threads=1), TINY)
+    shared = SharedEngine(lambda choice: OnePool(ray_engine(choice, placement="colocated", threads=1)), TINY)
     found: dict[str, list[PerceptionResult]] = {}
 
     def drive_on(name: str) -> None:

@@ -13,9 +13,11 @@ import pytest
 
 from perception.config.serving import LogConfig
 from perception.core.errors import ConfigError, DriveError
+from perception.core.faults import SensorFault, Severity
 from perception.core.messages import Command, EgoState, Signal
 from perception.core.results import EndOfRun, PerceptionResult
 from perception.core.stages import FuseRequest, ModelInfo
+from perception.core.supervision import SupervisionState
 from perception.queues.samples import sample_result
 from perception.runtime import machine_memory
 from perception.runtime.metrics import Depths, ServiceMetrics
@@ -34,7 +36,8 @@ def result(sequence: int = 0, **changes: object) -> PerceptionResult:
         stage_latency_ns={"camera": 4_000_000, "fusion": 8_000_000, "since_last_message": 30_000_000},
         deadline_slack_ns=50_000_000,
     )
-    return replace(made, provenance=provenance, **changes)  # type: ignore[arg-type]
+    sensors = tuple(replace(one, faults=()) for one in made.sensors)
+    return replace(made, provenance=provenance, sensors=sensors, **changes)  # type: ignore[arg-type]
 
 
 def request(reference_ns: int) -> FuseRequest:
@@ -108,6 +111,35 @@ def test_depths_and_memory_are_asked_for_at_each_scrape(monkeypatch: pytest.Monk
     assert value(metrics, "perception_workers_resident_bytes") is not None
 
 
+def test_faults_of_sensors_come_and_go() -> None:
+    metrics, sound = ServiceMetrics(), result(0)
+    fault = SensorFault(kind="dark", since_ns=0, severity=Severity.WARNING, detail="mean 3 of 255")
+    name = sound.sensors[0].name
+    ill = replace(sound, sensors=(replace(sound.sensors[0], faults=(fault,)), *sound.sensors[1:]))
+    labels = {"vehicle": "anna", "sensor": name, "kind": "dark", "severity": Severity.WARNING.value}
+    metrics.result("anna", ill)
+    assert value(metrics, "perception_sensor_fault", **labels) == 1
+    metrics.result("anna", sound)
+    assert value(metrics, "perception_sensor_fault", **labels) == 0
+
+
+def test_what_the_engine_says_of_its_processes_is_told() -> None:
+    metrics = ServiceMetrics()
+    states = [
+        SupervisionState(
+            restarts={"all": 3}, hung=1, quarantined=2, recovering=("all",), last_outage_s=0.5, pids={"all": 7}
+        ),
+        None,
+    ]
+    metrics.watch_engine(lambda: states[-1])
+    assert value(metrics, "perception_engine_restarts_total", role="all") is None
+    states.pop()
+    assert value(metrics, "perception_engine_restarts_total", role="all") == 3
+    assert value(metrics, "perception_engine_hung_total") == 1
+    assert value(metrics, "perception_engine_quarantined_total") == 2
+    assert value(metrics, "perception_engine_recovering") == 1
+
+
 def test_devices_are_asked_for_by_their_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = type("Memory", (), {"used": 3, "total": 8})
     for name, answer in (
@@ -161,6 +193,19 @@ def test_known_failures_are_warnings_and_others_bring_their_traceback(lines: Pat
     assert "traceback" not in known
     assert unknown["level"] == "error"
     assert "ZeroDivisionError: a bug" in str(unknown["traceback"])
+
+
+def test_a_line_is_written_when_what_is_wrong_with_a_sensor_changes(lines: Path) -> None:
+    account, sound = ServiceLog(), result(0)
+    fault = SensorFault(kind="dark", since_ns=0, severity=Severity.WARNING, detail="mean 3 of 255")
+    ill = replace(sound, sensors=(replace(sound.sensors[0], faults=(fault,)), *sound.sensors[1:]))
+    for one in (sound, ill, ill, sound):
+        account.result("anna", one)
+    told = [line for line in read(lines) if "sensor" in line]
+    assert [(line["level"], line["message"], line["faults"]) for line in told] == [
+        ("warning", "sensor is faulty", ["dark: mean 3 of 255"]),
+        ("info", "sensor is sound again", []),
+    ]
 
 
 def test_a_log_that_was_moved_away_is_begun_anew(lines: Path) -> None:

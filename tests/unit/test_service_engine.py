@@ -10,7 +10,8 @@ from perception.config.schema import ModelChoice
 from perception.core.errors import EngineError, ModelError
 from perception.core.messages import AnyMessage, CameraFrame, Command, Signal
 from perception.core.stages import CameraRequest, CameraView, FuseRequest, FusionOutput
-from perception.runtime.service_engine import FairLock, NotNowError, SharedEngine, VehicleEngine
+from perception.runtime.service_engine import NotNowError, SharedEngine, VehicleEngine
+from perception.runtime.service_pools import OnePool
 from perception.sources.synthetic import SyntheticSource
 from tests.unit.service_parts import FakeEngine, until
 
@@ -23,11 +24,11 @@ class Garage:
         self._settings = settings
         self.problem: Exception | None = None
 
-    def start(self, choice: ModelChoice) -> FakeEngine:
+    def start(self, choice: ModelChoice) -> OnePool:
         if self.problem is not None:
             raise self.problem
         self.engines.append(FakeEngine(choice.name, **self._settings))  # type: ignore[arg-type]
-        return self.engines[-1]
+        return OnePool(self.engines[-1])
 
 
 @pytest.fixture(scope="module")
@@ -123,10 +124,10 @@ def test_one_model_is_loaded_at_a_time() -> None:
     shared = SharedEngine(garage.start, ModelChoice(name="first"))
     is_loading, may_go_on = threading.Event(), threading.Event()
 
-    def slow(choice: ModelChoice) -> FakeEngine:
+    def slow(choice: ModelChoice) -> OnePool:
         is_loading.set()
         assert may_go_on.wait(60.0)
-        return FakeEngine(choice.name)
+        return OnePool(FakeEngine(choice.name))
 
     shared._start = slow
     first = threading.Thread(target=shared.replace_model, args=[ModelChoice(name="second")], kwargs={"timeout_s": 1.0})
@@ -159,23 +160,3 @@ def test_what_was_fused_is_told(images: list[CameraRequest]) -> None:
     view = shared.view("anna", lambda request, output, asked_ns: told.append((request.reference_ns, output)))
     output = fuse(view, images[0], view.encode(images[0]), reference_ns=7).result(0)
     assert told == [(7, output)]
-
-
-def test_turns_are_taken_in_the_order_in_which_they_were_asked_for() -> None:
-    lock, order = FairLock(), list[int]()
-    threads = []
-    with lock:
-        for number in range(5):
-
-            def work(own: int = number) -> None:
-                with lock:
-                    order.append(own)
-
-            threads.append(threading.Thread(target=work))
-            threads[-1].start()
-            until(lambda count=number: len(lock._waiting) == count + 1)  # type: ignore[misc]
-    for thread in threads:
-        thread.join(60.0)
-    assert order == list(range(5))
-    with lock:  # it is free again
-        pass

@@ -13,6 +13,7 @@ from perception.core.ports import QueueItem, ResultQueue, Source
 from perception.core.results import EndOfRun, PerceptionResult
 from perception.core.rig import SensorRig
 from perception.runtime.service_engine import SharedEngine
+from perception.runtime.service_pools import OnePool
 from perception.runtime.service_vehicle import Vehicle
 from perception.runtime.service_watch import VehicleState, Watcher
 from perception.sources.memory import MemorySource
@@ -103,7 +104,7 @@ def make(
     loop: bool = False,
 ) -> tuple[Vehicle, SharedEngine]:
     engines = [engine or FakeEngine(), FakeEngine()]
-    shared = SharedEngine(lambda choice: engines.pop(0), ModelChoice())
+    shared = SharedEngine(lambda choice: OnePool(engines.pop(0)), ModelChoice())
 
     def open_queue(settings: ServiceConfig) -> ResultQueue:
         return queue
