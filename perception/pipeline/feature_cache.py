@@ -1,7 +1,7 @@
 """Keeps each message until no bundle can want it, and sees to it that it is encoded once."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from perception.core.bundle import SensorBundle
 from perception.core.cameras import CameraModel
@@ -81,12 +81,14 @@ class FeatureCache:
         key = f"radars@{motion.reference_ns}"
         return self._engine.encode(RadarRequest(key=key, scans=tuple(scans), ego_SE3_sensor=mounts, motion=motion))
 
-    def camera_view(self, sensor_name: str, bundle: SensorBundle, motion: EgoMotion) -> CameraView:
-        """How a present camera saw the world, the ego's motion between capture and reference included."""
-        stamp = bundle.hits[sensor_name]
-        frame = self._messages[stamp.index]
-        assert isinstance(frame, CameraFrame)
-        return CameraView.of(frame, self._rig[sensor_name], motion)
+    def camera_views(self, names: Sequence[str], bundle: SensorBundle, motion: EgoMotion) -> tuple[CameraView, ...]:
+        """How present cameras saw the world, the ego's motion between capture and reference included."""
+        frames = []
+        for name in names:
+            frame = self._messages[bundle.hits[name].index]
+            assert isinstance(frame, CameraFrame)
+            frames.append((frame, self._rig[name]))
+        return CameraView.of_each(frames, motion)
 
     def _camera_of(self, frame: CameraFrame) -> CameraModel:
         camera = frame.calibration or self._rig[frame.sensor].camera

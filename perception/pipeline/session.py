@@ -233,7 +233,7 @@ class Session:
         request = FuseRequest(
             reference_ns=bundle.reference_ns,
             received_ns=received_ns,
-            cameras=tuple(self._features.camera_view(name, bundle, motion) for name in cameras),
+            cameras=self._features.camera_views(cameras, bundle, motion),
             lidars=tuple(lidars),
             lidar_age_ns=tuple(bundle.age_ns(name) for name in lidars),
             radar_age_ns=sum(radar_ages) // len(radar_ages) if radar_ages else None,

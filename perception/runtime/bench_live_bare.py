@@ -74,7 +74,7 @@ class PlainLoop:
         for sensor in self._rig.sensors:
             message, encoded = used.get(sensor.name, (None, None))
             if isinstance(message, CameraFrame) and encoded is not None:
-                views.append(CameraView.of(message, sensor, motion))
+                views.append((message, sensor))
                 cameras.append(encoded)
             elif isinstance(message, LidarSweep) and encoded is not None:
                 lidars.append((sensor.name, encoded))
@@ -84,7 +84,7 @@ class PlainLoop:
         request = FuseRequest(
             reference_ns=bundle.reference_ns,
             received_ns=due_ns,
-            cameras=tuple(views),
+            cameras=CameraView.of_each(views, motion),
             lidars=tuple(name for name, _ in lidars),
             lidar_age_ns=tuple(bundle.age_ns(name) for name, _ in lidars),
             radar_age_ns=sum(ages) // len(ages) if ages else None,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.config.schema import ServiceConfig
+from perception.core.errors import EngineError
 from perception.core.messages import AnyMessage
 from perception.core.ports import Engine
 from perception.pipeline.replay import ReplayOptions, RunSummary, run_drive
@@ -77,7 +78,10 @@ def run_live(
 
 
 def capacity_hz(drive: EndlessDrive, engine: Engine, config: ServiceConfig, *, seconds: float) -> float:
-    """Frames a second that the service makes of messages that are always there."""
+    """Frames a second that the service makes of messages that are always there.
+
+    Raises EngineError where it makes fewer than three in `seconds`.
+    """
     finished: list[float] = []
     stop_s = time.monotonic() + seconds
     run_drive(
@@ -88,6 +92,8 @@ def capacity_hz(drive: EndlessDrive, engine: Engine, config: ServiceConfig, *, s
         on_result=lambda _: finished.append(time.monotonic()),
         options=ReplayOptions(),
     )
+    if len(finished) < 3:
+        raise EngineError(f"{len(finished)} frames in {seconds:g} s: too slow to be measured; take a smaller model")
     warm = finished[len(finished) // 5 :]
     return (len(warm) - 1) / max(warm[-1] - warm[0], 1e-9)
 

@@ -11,7 +11,7 @@ from perception.runtime.bench_live_dora import why_no_dora
 from perception.runtime.bench_live_load import bench_overload, bench_soak, bench_vehicles
 from perception.runtime.bench_live_watch import STAGES
 
-PLAN = LivePlan(seconds=3.0, compared_s=4.0, rounds=1, trial_s=1.0, hz=2.0, threads=1, placement="local")
+PLAN = LivePlan(seconds=3.0, compared_s=4.0, rounds=1, trial_s=3.0, hz=2.0, threads=1, placement="local")
 
 
 @pytest.fixture(scope="module")
