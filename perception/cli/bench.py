@@ -8,10 +8,15 @@ from typing import Any
 
 import click
 
+from perception.cli.bench_recordings import bench_recordings_command
+
 
 @click.group()
 def bench() -> None:
     """Measure the service on this machine."""
+
+
+bench.add_command(bench_recordings_command)
 
 
 @bench.command("model")

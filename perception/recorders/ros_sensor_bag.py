@@ -56,8 +56,11 @@ def _logged(rig: SensorRig, messages: Iterable[AnyMessage]) -> Iterator[Logged]:
         header = _header(message.capture_ns, message.sensor)
         if isinstance(message, CameraFrame):
             data = np.frombuffer(message.data, dtype=np.uint8)
-            yield f"/{message.sensor}/image/compressed", IMAGE, message.arrival_ns, _make(
-                IMAGE, header=header, format="jpeg", data=data
+            yield (
+                f"/{message.sensor}/image/compressed",
+                IMAGE,
+                message.arrival_ns,
+                _make(IMAGE, header=header, format="jpeg", data=data),
             )
         elif isinstance(message, LidarSweep):
             yield f"/{message.sensor}/points", CLOUD, message.arrival_ns, _cloud(header, message)

@@ -54,7 +54,9 @@ def bag_reading_speed(folder: Path, rounds: int) -> dict[str, Any]:
     (path,) = folder.glob("*.mcap")
     with Reader(folder) as reader:
         topics = [
-            found.topic for found in reader.connections if found.topic not in _ASIDE and "camera_info" not in found.topic
+            found.topic
+            for found in reader.connections
+            if found.topic not in _ASIDE and "camera_info" not in found.topic
         ]
         content_bytes = sum(len(data) for found, _, data in reader.messages() if found.topic in topics)
 
