@@ -135,10 +135,10 @@ def _read(
         rest, payload = without_field(data, PointCloud.DATA_FIELD_NUMBER)
         head, stamp = without_field(rest, PointCloud.TIMESTAMP_FIELD_NUMBER)
         capture_ns = Timestamp.FromString(bytes(stamp)).ToNanoseconds()
-        if len(head) > MAX_HEAD_BYTES:
-            raise ValueError(f"{len(head)} bytes besides its points")
     except (DecodeError, PayloadError, ValueError) as error:
         raise PayloadError(f"{sensor}: the message is no foxglove.PointCloud ({error})") from error
+    if len(head) > MAX_HEAD_BYTES:
+        raise PayloadError(f"{sensor}: the point cloud has {len(head)} bytes besides its points")
     kind = _row_view(head, sensor, tuple(formats.items()), needed)
     if len(payload) % kind.itemsize:
         raise PayloadError(f"{sensor}: {len(payload)} bytes of points do not come in rows of {kind.itemsize}")
