@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from perception.cli.bench_live import live, overload, soak, streaming, vehicles
+from perception.cli.bench_recordings import bench_recordings_command
 
 
 @click.group()
@@ -16,7 +17,7 @@ def bench() -> None:
     """Measure the service on this machine."""
 
 
-for command in (live, overload, soak, vehicles, streaming):
+for command in (live, overload, soak, vehicles, streaming, bench_recordings_command):
     bench.add_command(command)
 
 

@@ -16,6 +16,7 @@ from perception.core.rig import Modality, SensorRig
 from perception.formats import mcap_drive as names
 from perception.formats.mcap_clouds import read_scan, read_sweep
 from perception.formats.mcap_records import read_motion, read_route, read_unreadable, read_view
+from perception.formats.wire import without_field
 from perception.sources.rosbag_storage import Record
 
 View = tuple[int, CameraModel | None, NDArray[np.float64] | None]
@@ -109,9 +110,10 @@ class Decoder:
     def _read_image(self, content: Content, data: bytes | memoryview, arrival_ns: int) -> CameraFrame:
         image = CompressedImage()
         try:
-            image.ParseFromString(data)  # type: ignore[arg-type]  # memoryviews are taken, and spare a copy
+            head, picture = without_field(data, CompressedImage.DATA_FIELD_NUMBER)
+            image.ParseFromString(head)
             capture_ns = image.timestamp.ToNanoseconds()
-        except (DecodeError, ValueError) as error:
+        except (DecodeError, PayloadError, ValueError) as error:
             raise PayloadError(f"{content.sensor}: the message is no foxglove.CompressedImage ({error})") from error
         camera, mount = None, None
         if content.kind == names.VIEWED_IMAGE:
@@ -122,7 +124,7 @@ class Decoder:
             sensor=content.sensor,
             capture_ns=capture_ns,
             arrival_ns=arrival_ns,
-            data=image.data,
+            data=bytes(picture),
             calibration=camera,
             ego_SE3_sensor=mount,
         )
