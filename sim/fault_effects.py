@@ -56,7 +56,7 @@ def block_sector(message: Points, sector_rad: NDArray[np.float64], opacity: floa
 
 
 def overexpose(message: CameraFrame, gain: float) -> CameraFrame:
-    """The image with `gain` times the light, clipped at white (taken from the encoded grey levels, without their curve)."""
+    """The image with `gain` times the light, clipped at white; of the encoded levels, without their curve."""
     brighter = np.minimum(_decode(message).astype(np.float32) * np.float32(gain), 255.0)
     return replace(message, data=_encode(brighter.astype(np.uint8)))
 

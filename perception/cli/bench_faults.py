@@ -15,6 +15,7 @@ from perception.core.rig import Modality, SensorRig
 from perception.evaluation.fault_matrix import FaultCase, HeldDrive, accuracy_row, detection_row, false_alarms
 
 BEGINS_S: Final = 5.0
+FOUND_IN: Final = {"fog": frozenset({FaultKind.ATTENUATED.value})}
 DURATION_S: Final = 12.0
 STRIDE: Final = 2
 
@@ -97,7 +98,9 @@ def fault_cases(seed: int) -> list[FaultCase]:
 
 @click.command("faults")
 @click.option("--quick", is_flag=True, help="One drive, no accuracy: is everything found?")
-@click.option("--seed", type=click.IntRange(min=0), default=500, show_default=True, help="Of the drives and the faults.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=500, show_default=True, help="Of the drives and the faults."
+)
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option(
     "--drive", "recorded", multiple=True, metavar="PATH", help="Recorded drives to count false alarms in; repeatable."
@@ -163,7 +166,15 @@ def _drives(seed: int, threads: int, *, is_quick: bool) -> tuple[_Scored, list[H
                 messages = tuple(source.messages())
         finally:
             source.close()
-        drives.append(HeldDrive(name=source.drive_id, condition=weather, rig=source.rig, messages=messages))
+        drives.append(
+            HeldDrive(
+                name=source.drive_id,
+                condition=weather,
+                rig=source.rig,
+                messages=messages,
+                expected=FOUND_IN.get(weather, frozenset()),
+            )
+        )
     return scored, drives
 
 
@@ -180,12 +191,16 @@ def _recorded(path: str) -> HeldDrive:
 
 def as_markdown(report: dict[str, Any]) -> str:
     """The tables for people."""
-    lines = ["| fault | found | delay median / max s | mAP clean / with it / handled | also reported |", "|---|---|---|---|---|"]
+    lines = [
+        "| fault | found | delay median / max s | mAP clean / with it / handled | also reported |",
+        "|---|---|---|---|---|",
+    ]
     for row in report["faults"]:
         delay = row["delay_s"]
         lines.append(
-            f"| {row['fault']} | {row['found']} of {row['drives']} "
-            f"| {delay['median']} / {delay['max']} " if delay else f"| {row['fault']} | 0 of {row['drives']} | - "
+            f"| {row['fault']} | {row['found']} of {row['drives']} | {delay['median']} / {delay['max']} "
+            if delay
+            else f"| {row['fault']} | 0 of {row['drives']} | - "
         )
         lines[-1] += f"| {_costs(row.get('mAP_present'))} | {', '.join(row['other_findings']) or '-'} |"
     lines += ["", "| drive without faults | conditions | sensor-seconds | false alarms |", "|---|---|---|---|"]

@@ -127,7 +127,9 @@ def sweep(points: F32, index: int) -> LidarSweep:
 def ring(rng: np.random.Generator, n: int = 20_000) -> F32:
     """Points on walls 12 to 30 m away, all around."""
     azimuth, distance = rng.uniform(-np.pi, np.pi, n), rng.uniform(12, 30, n)
-    return np.stack([distance * np.cos(azimuth), distance * np.sin(azimuth), rng.uniform(-1, 2, n)], 1).astype(np.float32)
+    return np.stack([distance * np.cos(azimuth), distance * np.sin(azimuth), rng.uniform(-1, 2, n)], 1).astype(
+        np.float32
+    )
 
 
 def lidar_after(rng: np.random.Generator, spoil: object) -> set[FaultKind]:

@@ -1,8 +1,8 @@
 """Whether a camera still looks where its calibration says: edges in the image against steps in the lidar's depth.
 
-After Levinson and Thrun, "Automatic Online Calibration of Cameras and Lasers" (RSS 2013): the right angle lays more depth
-steps on image edges than angles beside it. One angle is watched, to the left and right: a lidar's beams lie side by side,
-so that their steps stand upright, and upright edges say nothing of up and down.
+After Levinson and Thrun, "Automatic Online Calibration of Cameras and Lasers" (RSS 2013): the right angle lays more
+depth steps on image edges than angles beside it. One angle is watched, to the left and right: a lidar finds its steps
+along a beam, at upright edges, which say nothing of up and down.
 """
 
 from collections import deque

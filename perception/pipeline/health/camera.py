@@ -16,8 +16,8 @@ from perception.pipeline.health.evidence import Evidence
 F32 = NDArray[np.float32]
 
 MIN_WIDTH_PX: Final = 160
-"""Images are decoded at the smallest of 1, 1/2, 1/4, 1/8 that is not narrower: about what the network sees, so that blur
-below it does not matter."""
+"""Images are decoded at the smallest of 1, 1/2, 1/4, 1/8 that is not narrower: about what the network sees, so that
+blur below it does not matter."""
 DARK_LEVEL: Final = 12
 """Of 255: where 99 % of the pixels are darker, there is not even a lamp. At night the simulator's darkest view reaches
 29, aiMotive's 99."""
@@ -36,13 +36,13 @@ MIN_SPEED_MPS: Final = 2.0
 """Slower, and nothing changes in any patch."""
 LOST_DETAIL: Final = 0.5
 LOST_CHANGE: Final = 0.7
-"""A patch is covered where its detail and its change over time are both below these shares of what they were. Noise alone
-leaves a covered patch some change."""
+"""A patch is covered where its detail and its change over time are both below these shares of what they were; noise
+alone leaves a covered patch some change."""
 USUAL_DETAIL: Final = 1.2
 USUAL_CHANGE: Final = 1.5
 """Grey levels; a patch with less (sky, smooth road) shows nothing that could get lost."""
 BLOCKED_PATCHES: Final = 20
-"""Patches in one piece, of 128: a sixth of the image. Smaller pieces appear by themselves where a car turns or stops."""
+"""Patches in one piece, of 128: a sixth of the image. Smaller pieces are lost for a while where a car turns or stops."""
 WARM_UP_LOOKS: Final = 10
 
 
