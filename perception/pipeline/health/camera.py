@@ -42,7 +42,7 @@ USUAL_DETAIL: Final = 1.2
 USUAL_CHANGE: Final = 1.5
 """Grey levels; a patch with less (sky, smooth road) shows nothing that could get lost."""
 BLOCKED_PATCHES: Final = 20
-"""Patches in one piece, of 128: a sixth of the image. Smaller pieces are lost for a while where a car turns or stops."""
+"""Patches in one piece, of 128: a sixth of the image. Smaller pieces are lost for a while where a car turns."""
 WARM_UP_LOOKS: Final = 10
 
 
