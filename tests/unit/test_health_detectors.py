@@ -87,6 +87,12 @@ def test_repeated_bytes_are_frozen_and_noise_is_not(rng: np.random.Generator) ->
     assert FaultKind.FROZEN not in bad(checks.check(frame(jpeg(scene(rng))), 0.0))
 
 
+def test_a_black_image_that_repeats_is_dark_and_not_frozen() -> None:
+    checks, black = CameraChecks(stride=2), jpeg(np.zeros((128, 352), np.float32))
+    found = [bad(checks.check(frame(black), 0.0)) for _ in range(4)]
+    assert set().union(*found) == {FaultKind.DARK}
+
+
 def test_cut_off_images_are_unreadable(rng: np.random.Generator) -> None:
     data = jpeg(scene(rng))
     assert bad(CameraChecks(stride=1).check(frame(data[: len(data) // 2]), 0.0)) == {FaultKind.UNREADABLE}

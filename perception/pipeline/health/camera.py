@@ -53,15 +53,16 @@ class CameraChecks:
         self._stride = stride
         self._last: bytes | None = None
         self._count = 0
+        self._is_repeated = self._is_flat = False
         self._patches = PatchWatch()
 
     def check(self, frame: CameraFrame, speed_mps: float) -> Iterator[Evidence]:
         """Evidence from one image. speed_mps: of the ego; patches say nothing about a car that stands."""
         is_same, self._last = frame.data == self._last, frame.data
-        # Noise changes some byte of every image, whatever is in it.
-        yield Evidence(FaultKind.FROZEN, is_same, f"the same {len(frame.data)} bytes again")
-        self._count += 1
-        if (self._count - 1) % self._stride:
+        is_due = self._count % self._stride == 0 or (is_same and not self._is_repeated)
+        self._count, self._is_repeated = self._count + 1, is_same
+        if not is_due:
+            yield from self._check_frozen(is_same, frame)
             return
         try:
             grey = decode_small(frame.data)
@@ -69,11 +70,19 @@ class CameraChecks:
             yield Evidence(FaultKind.UNREADABLE, is_bad=True, detail=str(error))
             return
         yield Evidence(FaultKind.UNREADABLE, is_bad=False)
-        yield from check_light(grey)
+        light = list(check_light(grey))
+        self._is_flat = any(one.is_bad for one in light if one.kind is not FaultKind.BLURRED)
+        yield from light
+        yield from self._check_frozen(is_same, frame)
         if not is_same and speed_mps > MIN_SPEED_MPS:
             lost = self._patches.look(grey)
             share = lost / (GRID[0] * GRID[1])
             yield Evidence(FaultKind.BLOCKED, lost >= BLOCKED_PATCHES, f"{share:.0%} of the image no longer changes")
+
+    def _check_frozen(self, is_same: bool, frame: CameraFrame) -> Iterator[Evidence]:
+        # Noise changes some byte of every image, unless all of it is black or white: that is a fault of its own.
+        is_frozen = is_same and not self._is_flat
+        yield Evidence(FaultKind.FROZEN, is_frozen, f"the same {len(frame.data)} bytes again")
 
 
 class PatchWatch:
