@@ -55,6 +55,24 @@ def block_sector(message: Points, sector_rad: NDArray[np.float64], opacity: floa
     return _keep(message, ~(inside & (rng.random(len(azimuth)) < opacity)))
 
 
+def overexpose(message: CameraFrame, gain: float) -> CameraFrame:
+    """The image with `gain` times the light, clipped at white; of the encoded levels, without their curve."""
+    brighter = np.minimum(_decode(message).astype(np.float32) * np.float32(gain), 255.0)
+    return replace(message, data=_encode(brighter.astype(np.uint8)))
+
+
+def blur(message: CameraFrame, sigma_share: float) -> CameraFrame:
+    """The image blurred by a Gaussian of `sigma_share` of its width; its noise is lost with it."""
+    image = _decode(message)
+    soft = cv2.GaussianBlur(image, (0, 0), max(0.3, sigma_share * image.shape[1]))
+    return replace(message, data=_encode(np.asarray(soft, dtype=np.uint8)))
+
+
+def thin(message: Points, keep_share: float, rng: np.random.Generator) -> Points:
+    """A random share of the points."""
+    return _keep(message, rng.random(len(message.points_m)) < keep_share)
+
+
 def move_points(message: Points, rotation_deg: ArrayLike, translation_m: ArrayLike) -> Points:
     """Points of a sensor that sits askew: turned by roll, pitch, yaw about its own axes, then moved."""
     moved = se3(rotation_exp(np.radians(np.asarray(rotation_deg, dtype=np.float64))), translation_m)

@@ -21,7 +21,7 @@ from perception.core.messages import (
     Unreadable,
 )
 from perception.core.rig import Modality, SensorRig
-from sim.fault_effects import Remapper, black_out, block_camera, block_sector, move_points
+from sim.fault_effects import Remapper, black_out, block_camera, block_sector, blur, move_points, overexpose, thin
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Degrees = Annotated[float, Field(ge=-360, le=360)]
@@ -123,10 +123,47 @@ class Truncate(Fault):
     keep_share: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
 
+class Overexposure(Fault):
+    """A camera's exposure is stuck too long: everything bright is white."""
+
+    type: Literal["overexposure"]
+    gain: Annotated[float, Field(ge=1, le=1000)] = 20.0
+
+
+class Blur(Fault):
+    """A camera out of focus, or water on its lens."""
+
+    type: Literal["blur"]
+    sigma_share: Annotated[float, Field(gt=0, le=0.1)] = 0.006
+    """Of the image's width."""
+
+
+class Thin(Fault):
+    """A lidar or radar that lost power or beams: a share of its points is left, at random."""
+
+    type: Literal["thin"]
+    keep_share: Share = 0.25
+
+
 AnyFault = Annotated[
-    Drop | Delay | Freeze | Duplicate | Reorder | Clock | Blackout | Blockage | Miscalibration | Truncate,
+    Drop
+    | Delay
+    | Freeze
+    | Duplicate
+    | Reorder
+    | Clock
+    | Blackout
+    | Blockage
+    | Miscalibration
+    | Truncate
+    | Overexposure
+    | Blur
+    | Thin,
     Field(discriminator="type"),
 ]
+
+
+_SPOILING = (Blackout, Blockage, Miscalibration, Truncate, Overexposure, Blur, Thin)
 
 
 class FaultPlan(Settings):
@@ -203,9 +240,9 @@ class FaultInjector:
             case Freeze():
                 held = self._frozen.setdefault((number, message.sensor), message)
                 return [replace(held, capture_ns=message.capture_ns, arrival_ns=message.arrival_ns)]
-        return [self._spoil(fault, message)]
+        return [self._spoil(fault, message, rng)]
 
-    def _spoil(self, fault: Fault, message: Any) -> Any:
+    def _spoil(self, fault: Fault, message: Any, rng: np.random.Generator) -> Any:
         """Faults of the payload; a message that is already unreadable stays so."""
         if isinstance(message, Unreadable):
             return message
@@ -222,6 +259,12 @@ class FaultInjector:
                 return move_points(message, fault.rotation_deg, fault.translation_m)
             case Truncate():
                 return _truncate(message, fault.keep_share)
+            case Overexposure():
+                return overexpose(message, fault.gain)
+            case Blur():
+                return blur(message, fault.sigma_share)
+            case Thin():
+                return thin(message, fault.keep_share, rng)
         return message
 
 
@@ -240,13 +283,17 @@ def _truncate(message: CameraFrame | LidarSweep | RadarScan, keep_share: float) 
 def _check(number: int, fault: Fault, sensor: str, rig: SensorRig) -> None:
     where = f"faults.{number}.sensors"
     if sensor in (EGO_SENSOR, ROUTE_SENSOR):
-        if isinstance(fault, (Blackout, Blockage, Miscalibration, Truncate)):
+        if isinstance(fault, _SPOILING):
             raise ConfigError(f"{where}: {sensor} has no payload to spoil; name sensors of the rig")
         return
     if sensor not in rig:
         known = ", ".join([*(s.name for s in rig.sensors), EGO_SENSOR, ROUTE_SENSOR])
         raise ConfigError(f"{where}: no sensor {sensor!r}; known: {known}")
     is_camera = rig[sensor].modality is Modality.CAMERA
+    if isinstance(fault, Overexposure | Blur) and not is_camera:
+        raise ConfigError(f"{where}: {sensor} is no camera; {fault.type} is a fault of images")
+    if isinstance(fault, Thin) and is_camera:
+        raise ConfigError(f"{where}: {sensor} has no points; thin is a fault of lidars and radars")
     if isinstance(fault, Blockage) and is_camera != (fault.region is not None):
         raise ConfigError(f"{where}: {sensor} takes {'region' if is_camera else 'sector_deg'}")
     if isinstance(fault, Miscalibration) and is_camera and any(fault.translation_m):

@@ -99,6 +99,7 @@ def describe(item: QueueItem) -> str:
     """One result as a line for people."""
     if isinstance(item, EndOfRun):
         return f"end of run {item.run_id}: {item.count} results, {item.reason}"
+    faulty = [f"{status.name} {fault.kind}" for status in item.sensors for fault in status.faults]
     missing = [status.name for status in item.sensors if not status.present]
     tracks = sum(1 for detection in item.detections if detection.track_id is not None)
     best = item.path_hints.waypoints_m[0, -1] if len(item.path_hints.confidence) else (0.0, 0.0)
@@ -106,4 +107,5 @@ def describe(item: QueueItem) -> str:
         f"{item.drive_id} #{item.sequence} at {item.reference_ns}: {len(item.detections)} detections, "
         f"{tracks} tracked; best path ends at ({best[0]:.1f}, {best[1]:.1f}) m"
         + (f"; missing {', '.join(missing)}" if missing else "")
+        + (f"; faults: {', '.join(faulty)}" if faulty else "")
     )

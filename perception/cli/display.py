@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -31,6 +32,7 @@ class ReplayDisplay:
         total = (self._span[1] - self._span[0]) / 1e9 if self._span else None
         self._frames = self._lost = 0
         self._latencies_ms: list[float] = []
+        self._faults: Counter[str] = Counter()
         self._began = self._last_line = time.monotonic()
         self._task = progress.add_task("replay", total=total, line="starting") if progress else None
 
@@ -51,6 +53,7 @@ class ReplayDisplay:
         """One more result; called from the publisher's thread."""
         self._frames += 1
         self._lost += sum(result.provenance.dropped.values())
+        self._faults.update(f"{sensor.name} {fault.kind}" for sensor in result.sensors for fault in sensor.faults)
         self._latencies_ms.append(result.provenance.stage_latency_ns["since_last_message"] / 1e6)
         now = time.monotonic()
         if self._progress is not None and self._task is not None:
@@ -66,12 +69,16 @@ class ReplayDisplay:
             click.echo(json.dumps(self._account(summary)))
         elif not self._quiet:
             dropped = ", ".join(f"{cause} {count}" for cause, count in sorted(summary.dropped.items())) or "nothing"
+            faults = ", ".join(f"{fault} in {count} results" for fault, count in sorted(self._faults.items()))
             click.echo(f"{summary.end.reason}: {self._line()}; unused messages: {dropped}")
+            if faults:
+                click.echo(f"sensor faults: {faults}")
         self._begin_lap()
 
     def _begin_lap(self) -> None:
         self._frames = self._lost = 0
         self._latencies_ms = []
+        self._faults = Counter()
         self._began = self._last_line = time.monotonic()
 
     def _line(self) -> str:
@@ -94,6 +101,7 @@ class ReplayDisplay:
             "frames_per_s": round(self._frames / elapsed, 3),
             "latency_ms": {"p50": round(p50, 3), "p99": round(p99, 3)},
             "dropped": dict(sorted(summary.dropped.items())),
+            "faults": dict(sorted(self._faults.items())),
         }
 
 

@@ -259,7 +259,7 @@ class Session:
         return frame
 
     def _without_masked(self, bundle: SensorBundle) -> SensorBundle:
-        """The bundle as if sensors with a fault that `health.mask` names had not been there; each message counts once."""
+        """The bundle as if sensors with a fault that `health.mask` names had not been there."""
         masked = self._health.masked(bundle)
         if not masked:
             return bundle

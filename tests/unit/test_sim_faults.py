@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from perception.core.cameras import CameraModel
@@ -227,6 +228,36 @@ def test_truncated_payloads_cannot_be_read() -> None:
     assert "90 of 360" in lidar.error
 
 
+def grey(message: AnyMessage) -> NDArray[np.float64]:
+    assert isinstance(message, CameraFrame)
+    image = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert image is not None
+    return image.astype(np.float64)
+
+
+def test_overexposure_makes_bright_things_white() -> None:
+    after = of(inject({"type": "overexposure", "sensors": ["cam"], "gain": 20}), "cam")[0]
+    assert (grey(after) > 250).mean() > 0.99
+
+
+def test_blur_keeps_the_light_and_takes_the_edges() -> None:
+    after = of(inject({"type": "blur", "sensors": ["cam"], "sigma_share": 0.02}), "cam")[0]
+    sharp, soft = grey(frame(0)), grey(after)
+    assert abs(sharp.mean() - soft.mean()) < 2
+    assert np.abs(np.diff(soft)).max() < 0.6 * np.abs(np.diff(sharp)).max()
+
+
+def test_thinning_keeps_a_share_of_each_sweep_and_its_columns_together() -> None:
+    sweeps = of(inject({"type": "thin", "sensors": ["lidar"], "keep_share": 0.25}), "lidar")
+    counts = []
+    for after in sweeps:
+        assert isinstance(after, LidarSweep)
+        assert len(after.intensity) == len(after.points_m)
+        counts.append(len(after.points_m))
+    assert 75 < np.mean(counts) < 105
+    assert len(set(counts)) > 1
+
+
 def test_faults_combine_in_the_order_of_the_plan() -> None:
     after = inject(
         {"type": "duplicate", "sensors": ["cam"], "after_ms": 5},
@@ -246,6 +277,10 @@ def test_faults_combine_in_the_order_of_the_plan() -> None:
         ({"type": "blackout", "sensors": ["ego"]}, "ego has no payload"),
         ({"type": "blockage", "sensors": ["cam"], "sector_deg": [0, 10]}, "cam takes region"),
         ({"type": "blockage", "sensors": ["lidar"], "region": [0, 0, 1, 1]}, "lidar takes sector_deg"),
+        ({"type": "blur", "sensors": ["lidar"]}, "lidar is no camera; blur is a fault of images"),
+        ({"type": "overexposure", "sensors": ["radar"]}, "radar is no camera"),
+        ({"type": "thin", "sensors": ["cam"]}, "cam has no points"),
+        ({"type": "thin", "sensors": ["route"]}, "route has no payload"),
         ({"type": "miscalibration", "sensors": ["cam"], "translation_m": [1, 0, 0]}, "can only be turned"),
     ],
 )

@@ -1,11 +1,12 @@
 """Whether a camera still looks where its calibration says: edges in the image against steps in the lidar's depth.
 
-After Levinson and Thrun, "Automatic Online Calibration of Cameras and Lasers" (RSS 2013): the right angle lays more depth
-steps on image edges than angles beside it. One angle is watched, to the left and right: a lidar's beams lie side by side,
-so that their steps stand upright, and upright edges say nothing of up and down.
+After Levinson and Thrun, "Automatic Online Calibration of Cameras and Lasers" (RSS 2013): the right angle lays more
+depth steps on image edges than angles beside it. One angle is watched, to the left and right: a lidar finds its steps
+along a beam, at upright edges, which say nothing of up and down.
 """
 
 from collections import deque
+from dataclasses import replace
 from typing import Final
 
 import cv2
@@ -38,6 +39,7 @@ STEP_M: Final = 0.6
 STEP_SHARE: Final = 0.1
 """Neighbouring ranges that differ by more, in metres and as a share, belong to two surfaces."""
 NEIGHBOUR_RAD: Final = 0.02
+BEAM_RAD: Final = 0.005
 RANGE_M: Final = (2.0, 60.0)
 EDGE_BLUR_SHARE: Final = 1 / 160
 """Width over which an edge attracts steps, as a share of the image's: about half a degree."""
@@ -48,6 +50,11 @@ class DriftWatch:
 
     def __init__(self, camera: Sensor, lidar: Sensor) -> None:
         self._camera, self._lidar = camera, lidar
+        self._camera_SE3_ego = invert(camera.ego_SE3_sensor)
+        camera_SE3_lidar = self._camera_SE3_ego @ lidar.ego_SE3_sensor
+        self._ahead = camera_SE3_lidar[2, :3].astype(np.float32)
+        self._ahead_m = np.float32(camera_SE3_lidar[2, 3])
+        self._azimuth = np.float32(np.arctan2(-self._ahead[1], -self._ahead[0]))
         self._scores: deque[F64] = deque(maxlen=LOOKS)
 
     def look(self, grey: F32, sweep: LidarSweep, motion: EgoMotion) -> Evidence | None:
@@ -55,11 +62,15 @@ class DriftWatch:
 
         motion: of the ego, with the image's capture as its reference time.
         """
-        camera_SE3_ego = invert(self._camera.ego_SE3_sensor)
-        moved = sweep_at_reference(sweep, self._lidar.ego_SE3_sensor, motion)
-        steps = self._steps(transform_points(camera_SE3_ego, moved.points_ego_m.astype(np.float64)))
-        if len(steps) < MIN_STEPS:
+        at = self._steps(sweep)
+        if len(at) < MIN_STEPS:
             return None
+        offsets = None if sweep.point_offset_ns is None else sweep.point_offset_ns[at]
+        steps_only = replace(
+            sweep, points_m=sweep.points_m[at], intensity=sweep.intensity[at], point_offset_ns=offsets, ring=None
+        )
+        moved = sweep_at_reference(steps_only, self._lidar.ego_SE3_sensor, motion)
+        steps = transform_points(self._camera_SE3_ego, moved.points_ego_m.astype(np.float64))
         scores = self._score(grey, steps)
         spread = float(scores.std())
         if spread < 1e-6:
@@ -76,27 +87,31 @@ class DriftWatch:
         is_bad = abs(angle_deg) >= DRIFT_DEG and strength > SIGNIFICANT
         return Evidence(FaultKind.MISCALIBRATED, is_bad, f"looks {angle_deg:+.1f} deg to the left of its calibration")
 
-    def _steps(self, points_camera_m: F64) -> F64:
-        """The nearer side (K, 3) of the depth steps that the camera sees, in camera axes."""
-        optics = self._camera.camera
-        assert optics is not None
-        distance = np.linalg.norm(points_camera_m, axis=1)
-        ahead = points_camera_m[:, 2] > 0.3 * distance
-        points = points_camera_m[ahead & (distance > RANGE_M[0]) & (distance < RANGE_M[1])]
-        if len(points) < MIN_STEPS:
-            return points[:0]
-        distance = np.linalg.norm(points, axis=1)
-        bearing = np.arctan2(points[:, 0], points[:, 2])
+    def _steps(self, sweep: LidarSweep) -> NDArray[np.int64]:
+        """Rows (K,) of the sweep's points on the nearer side of depth steps that the camera may see.
+
+        Found along each beam in the lidar's own frame, before anything is moved: what the ego moves by is not needed
+        to choose points, and few are left.
+        """
+        depth_m = sweep.points_m @ self._ahead + self._ahead_m
+        x, y, z = sweep.points_m.T
+        flat_m = np.hypot(x, y)
+        rows = np.flatnonzero((depth_m > 0.3 * flat_m) & (flat_m > RANGE_M[0]) & (flat_m < RANGE_M[1]))
+        if len(rows) < MIN_STEPS:
+            return rows[:0]
+        flat_m = flat_m[rows]
         # Beams are told apart by elevation: not every format names them.
-        beam = np.round(np.arcsin(points[:, 1] / distance) / (NEIGHBOUR_RAD / 4))
-        order = np.lexsort((bearing, beam))
-        points, distance, bearing, beam = points[order], distance[order], bearing[order], beam[order]
-        jump = np.diff(distance)
-        nearer = np.minimum(distance[1:], distance[:-1])
-        is_step = (np.diff(beam) == 0) & (np.diff(bearing) < NEIGHBOUR_RAD)
-        is_step &= np.abs(jump) > np.maximum(STEP_M, STEP_SHARE * nearer)
+        beam = np.round(np.arctan2(z[rows], flat_m) / BEAM_RAD)
+        # Turned so that the seam of the azimuth lies behind the camera.
+        azimuth = (np.arctan2(y[rows], x[rows]) - self._azimuth) % (2 * np.pi)
+        order = np.argsort(beam * 10.0 + azimuth)
+        rows, flat_m, beam, azimuth = rows[order], flat_m[order], beam[order], azimuth[order]
+        jump_m = np.diff(flat_m)
+        nearer_m = np.minimum(flat_m[1:], flat_m[:-1])
+        is_step = (np.diff(beam) == 0) & (np.diff(azimuth) < NEIGHBOUR_RAD)
+        is_step &= np.abs(jump_m) > np.maximum(STEP_M, STEP_SHARE * nearer_m)
         at = np.flatnonzero(is_step)
-        return points[np.where(jump[at] > 0, at, at + 1)]
+        return np.asarray(rows[np.where(jump_m[at] > 0, at, at + 1)], dtype=np.int64)
 
     def _score(self, grey: F32, steps: F64) -> F64:
         """(21,) mean edge strength under the steps for each angle that the camera may really have."""

@@ -16,12 +16,12 @@ from perception.pipeline.health.evidence import Evidence
 F32 = NDArray[np.float32]
 
 MIN_WIDTH_PX: Final = 160
-"""Images are decoded at the smallest of 1, 1/2, 1/4, 1/8 that is not narrower: about what the network sees, so that blur
-below it does not matter."""
-DARK_LEVEL: Final = 12.0
+"""Images are decoded at the smallest of 1, 1/2, 1/4, 1/8 that is not narrower: about what the network sees, so that
+blur below it does not matter."""
+DARK_LEVEL: Final = 12
 """Of 255: where 99 % of the pixels are darker, there is not even a lamp. At night the simulator's darkest view reaches
 29, aiMotive's 99."""
-SATURATED_LEVEL: Final = 250.0
+SATURATED_LEVEL: Final = 250
 SATURATED_SHARE: Final = 0.5
 """Of the pixels; sun, sky and lamps fill up to a sixth (KITTI)."""
 SHARPNESS: Final = 0.7
@@ -34,14 +34,15 @@ GRID: Final = (8, 16)
 """Rows and columns of the patches that are watched for blockage."""
 MIN_SPEED_MPS: Final = 2.0
 """Slower, and nothing changes in any patch."""
-LOST_DETAIL: Final = 0.45
-LOST_CHANGE: Final = 0.45
-"""A patch is covered where its detail and its change over time are both below this share of what they were."""
+LOST_DETAIL: Final = 0.5
+LOST_CHANGE: Final = 0.7
+"""A patch is covered where its detail and its change over time are both below these shares of what they were; noise
+alone leaves a covered patch some change."""
 USUAL_DETAIL: Final = 1.2
 USUAL_CHANGE: Final = 1.5
 """Grey levels; a patch with less (sky, smooth road) shows nothing that could get lost."""
-BLOCKED_PATCHES: Final = 8
-"""Patches in one piece, of 128: a sixteenth of the image."""
+BLOCKED_PATCHES: Final = 20
+"""Patches in one piece, of 128: a sixth of the image. Smaller pieces are lost for a while where a car turns."""
 WARM_UP_LOOKS: Final = 10
 
 
@@ -52,15 +53,16 @@ class CameraChecks:
         self._stride = stride
         self._last: bytes | None = None
         self._count = 0
+        self._is_repeated = self._is_flat = False
         self._patches = PatchWatch()
 
     def check(self, frame: CameraFrame, speed_mps: float) -> Iterator[Evidence]:
         """Evidence from one image. speed_mps: of the ego; patches say nothing about a car that stands."""
         is_same, self._last = frame.data == self._last, frame.data
-        # Noise changes some byte of every image, whatever is in it.
-        yield Evidence(FaultKind.FROZEN, is_same, f"the same {len(frame.data)} bytes again")
-        self._count += 1
-        if (self._count - 1) % self._stride:
+        is_due = self._count % self._stride == 0 or (is_same and not self._is_repeated)
+        self._count, self._is_repeated = self._count + 1, is_same
+        if not is_due:
+            yield from self._check_frozen(is_same, frame)
             return
         try:
             grey = decode_small(frame.data)
@@ -68,11 +70,19 @@ class CameraChecks:
             yield Evidence(FaultKind.UNREADABLE, is_bad=True, detail=str(error))
             return
         yield Evidence(FaultKind.UNREADABLE, is_bad=False)
-        yield from check_light(grey)
+        light = list(check_light(grey))
+        self._is_flat = any(one.is_bad for one in light if one.kind is not FaultKind.BLURRED)
+        yield from light
+        yield from self._check_frozen(is_same, frame)
         if not is_same and speed_mps > MIN_SPEED_MPS:
             lost = self._patches.look(grey)
             share = lost / (GRID[0] * GRID[1])
             yield Evidence(FaultKind.BLOCKED, lost >= BLOCKED_PATCHES, f"{share:.0%} of the image no longer changes")
+
+    def _check_frozen(self, is_same: bool, frame: CameraFrame) -> Iterator[Evidence]:
+        # Noise changes some byte of every image, unless all of it is black or white: that is a fault of its own.
+        is_frozen = is_same and not self._is_flat
+        yield Evidence(FaultKind.FROZEN, is_frozen, f"the same {len(frame.data)} bytes again")
 
 
 class PatchWatch:
@@ -141,10 +151,11 @@ def decode_small(data: bytes) -> F32:
 
 def check_light(grey: F32) -> Iterator[Evidence]:
     """Whether an image (H, W) is dark, saturated or blurred; one that is dark or saturated is not called blurred."""
-    bright = float(np.percentile(grey, 99))
-    white = float((grey >= SATURATED_LEVEL).mean())
+    below = np.cumsum(np.bincount(grey.astype(np.uint8).ravel(), minlength=256)) / grey.size
+    bright = int(np.searchsorted(below, 0.99))
+    white = 1.0 - float(below[SATURATED_LEVEL - 1])
     is_dark, is_white = bright < DARK_LEVEL, white > SATURATED_SHARE
-    yield Evidence(FaultKind.DARK, is_dark, f"99 % of the pixels below {bright:.0f} of 255")
+    yield Evidence(FaultKind.DARK, is_dark, f"99 % of the pixels up to {bright} of 255")
     yield Evidence(FaultKind.SATURATED, is_white, f"{white:.0%} of the pixels are white")
     sharp = sharpness(grey)
     is_blurred = not is_dark and not is_white and sharp < SHARPNESS

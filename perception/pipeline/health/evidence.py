@@ -34,7 +34,8 @@ RULES: Final[dict[FaultKind, Rule]] = {
     FaultKind.DARK: Rule(2, 3, Severity.ERROR),
     FaultKind.SATURATED: Rule(5, 5, Severity.ERROR),
     FaultKind.BLURRED: Rule(5, 5, Severity.WARNING),
-    FaultKind.BLOCKED: Rule(6, 6, Severity.WARNING),
+    # A wall or a lorry beside the car fills a part of the view for a second or two.
+    FaultKind.BLOCKED: Rule(8, 6, Severity.WARNING),
     FaultKind.COLLAPSED: Rule(5, 5, Severity.ERROR),
     FaultKind.ATTENUATED: Rule(5, 10, Severity.WARNING),
     FaultKind.MISCALIBRATED: Rule(3, 3, Severity.WARNING),

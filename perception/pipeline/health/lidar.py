@@ -1,4 +1,4 @@
-"""Whether a lidar still sees all around: repeated sweeps, sectors without points, few points, air that scatters back."""
+"""Whether a lidar still sees all around: repeated sweeps, empty sectors, few points, air that scatters back."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -31,7 +31,7 @@ AIR_RANGE_M: Final = (3.0, 10.0)
 AIR_HEIGHT_M: Final = (0.7, 3.7)
 AIR_CELLS_FULL: Final = 0.5
 """Share of the cubic metres around the car, above the bonnet's height, that hold points. Walls and cars fill up to a
-quarter (64 beams in a narrow street), dense fog nearly all; rain fills as much as a street does and is not told apart."""
+quarter (64 beams in a narrow street), dense fog most; rain fills as much as a street does and is not told apart."""
 
 
 class LidarChecks:
@@ -79,7 +79,7 @@ class LidarChecks:
 
 
 def sector_counts(points_m: NDArray[np.float32]) -> F64:
-    """(36,) how many of the points (N, 3), in the lidar's own frame, lie in each ten degrees of azimuth from -180 on."""
+    """(36,) how many of the points (N, 3) of the lidar's own frame lie in each ten degrees of azimuth, from -180 on."""
     azimuth = np.arctan2(points_m[:, 1], points_m[:, 0])
     index = ((azimuth + np.pi) * (SECTORS / (2 * np.pi))).astype(np.int64) % SECTORS
     return np.bincount(index, minlength=SECTORS)[:SECTORS].astype(np.float64)

@@ -20,7 +20,7 @@ from perception.pipeline.health.timing import TimingWatch
 ALIVE_PERIODS: Final = 5.0
 """A sensor unheard for so many nominal periods is not alive."""
 MIN_ALIVE_NS: Final = 500_000_000
-SPEED_EVERY_NS: Final = 200_000_000
+SPEED_EVERY_NS: Final = 500_000_000
 """How often the ego's speed is asked for."""
 
 MotionAt = Callable[[int], EgoMotion]
@@ -63,6 +63,11 @@ class SensorHealth:
     def status(self, bundle: SensorBundle) -> tuple[SensorStatus, ...]:
         """The state of every sensor as `bundle` closed, in rig order."""
         return tuple(watch.status(bundle, self._first_ns, self._mask) for watch in self._sensors.values())
+
+    def findings(self, now_ns: int) -> dict[str, tuple[SensorFault, ...]]:
+        """What is wrong with each sensor at a time of the arrival clock; sensors without a fault are left out."""
+        found = {name: watch.faults(now_ns, self._first_ns) for name, watch in self._sensors.items()}
+        return {name: faults for name, faults in found.items() if faults}
 
     def masked(self, bundle: SensorBundle) -> tuple[str, ...]:
         """Sensors that hit `bundle` but have a fault for which they are left out."""
@@ -109,13 +114,10 @@ class _SensorWatch:
 
     def status(self, bundle: SensorBundle, first_ns: int | None, mask: frozenset[str]) -> SensorStatus:
         name = self._sensor.name
-        faults = self._found()
-        is_masked = name in bundle.hits and any(fault.kind in mask for fault in faults)
+        is_masked = name in bundle.hits and self.is_masked(mask)
         present = name in bundle.hits and not is_masked
         heard = self._last_arrival_ns
         is_alive = heard is not None and bundle.closed_ns - heard <= self._alive_ns
-        if (silent := self._silence(bundle.closed_ns, first_ns)) is not None:
-            faults = (silent, *(fault for fault in faults if fault.kind != FaultKind.SILENT))
         return SensorStatus(
             name=name,
             modality=self._sensor.modality,
@@ -125,9 +127,16 @@ class _SensorWatch:
             valid=heard is not None and self._is_valid,
             frequency_hz=self._timing.frequency_hz,
             jitter_ns=self._timing.jitter_ns,
-            faults=faults,
+            faults=self.faults(bundle.closed_ns, first_ns),
             masked=is_masked,
         )
+
+    def faults(self, now_ns: int, first_ns: int | None) -> tuple[SensorFault, ...]:
+        """What is wrong at `now_ns`, silence first."""
+        silent, found = self._silence(now_ns, first_ns), self._found()
+        if silent is None:
+            return found
+        return (silent, *(fault for fault in found if fault.kind != FaultKind.SILENT))
 
     def _silence(self, now_ns: int, first_ns: int | None) -> SensorFault | None:
         """The finding that nothing was heard, neither lately nor since the drive began."""

@@ -2,9 +2,8 @@
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Final
-
-import numpy as np
 
 from perception.core.faults import FaultKind
 from perception.core.messages import Message
@@ -54,19 +53,19 @@ class TimingWatch:
         """Mean deviation of the arrivals from an even pace; messages that are missing do not count."""
         if len(self._arrivals) < 3:
             return 0
-        steps = np.diff(np.array(self._arrivals, dtype=np.int64)).astype(np.float64)
-        period = float(np.median(steps))
-        if period <= 0:
-            return round(float(steps.mean()))
+        # Plain numbers: for a score of them numpy is ten times slower.
+        steps = [later - earlier for earlier, later in pairwise(self._arrivals)]
+        period_ns = max(1, sorted(steps)[len(steps) // 2])
         # A step over missing messages is several periods long.
-        return round(float(np.abs(steps - np.maximum(1, np.round(steps / period)) * period).mean()))
+        off_ns = [abs(step - max(1, round(step / period_ns)) * period_ns) for step in steps]
+        return sum(off_ns) // len(off_ns)
 
     def _check_delay(self, message: Message, delay_ns: int) -> Iterator[Evidence]:
         """A delay that changed, and whose fault that is: the sensor's clock, or the way from it."""
         if len(self._delays) < WINDOW // 2:
             self._delays.append(delay_ns)
             return
-        change_ns = delay_ns - round(float(np.median(self._delays)))
+        change_ns = delay_ns - sorted(self._delays)[len(self._delays) // 2]
         is_changed = abs(change_ns) > DELAY_STEP_NS
         if is_changed and self._captures:
             captured = abs(message.capture_ns - self._captures[-1] - self._period_ns)

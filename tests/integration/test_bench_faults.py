@@ -1,0 +1,30 @@
+"""The fault matrix, in its quick form: every simulated fault is found, and the same seed says the same twice."""
+
+from typing import Any
+
+import pytest
+
+from perception.cli.bench_faults import FAULTS, as_markdown, fault_report
+
+pytest.importorskip("libsumo")
+
+
+@pytest.fixture(scope="module")
+def report() -> dict[str, Any]:
+    return fault_report(quick=True, seed=500, threads=2)
+
+
+def test_every_fault_is_found_after_it_begins(report: dict[str, Any]) -> None:
+    rows = report["faults"]
+    assert [row["fault"] for row in rows] == [name for name, *_ in FAULTS]
+    assert [row["fault"] for row in rows if row["found"] != row["drives"]] == []
+    assert all(0 <= row["delay_s"]["median"] < 10 for row in rows)
+
+
+def test_nothing_is_found_where_nothing_is_wrong(report: dict[str, Any]) -> None:
+    assert [row["alarms"] for row in report["false_alarms"]] == [[]]
+
+
+def test_the_tables_name_every_fault(report: dict[str, Any]) -> None:
+    text = as_markdown(report)
+    assert all(f"| {name} | 1 of 1 |" in text for name, *_ in FAULTS)
