@@ -16,6 +16,7 @@ from perception.sources.synthetic import SyntheticSource
 
 LAP_S: Final = 1.0
 _SPARE = 1.1
+_PAUSE_NS = 10_000_000
 
 
 def bench_large_file(path: Path, size_bytes: int) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def _write(path: Path, size_bytes: int) -> None:
     """The same computed drive again and again, until the file is as large as it should be."""
     source = SyntheticSource(seed=1, duration_s=LAP_S)
     lap = list(source.messages())
-    lap_ns = round(LAP_S * 1e9) + lap[-1].arrival_ns - lap[0].arrival_ns
+    lap_ns = lap[-1].arrival_ns - lap[0].arrival_ns + _PAUSE_NS
     with contextlib.closing(McapRecorder(path, source.rig, source.drive_id)) as recorder:
         for number in itertools.count():
             for message in lap:

@@ -11,6 +11,8 @@ from perception.core.geometry import invert, quaternion_to_rotation, transform_p
 from perception.core.labels import Labels, points_in_box
 from perception.core.messages import Command, EgoState, LidarSweep, RouteCommand, SweepMotion, Unreadable
 from perception.core.taxonomy import CLASS_INDEX
+from perception.evaluation.future_path import exact_path
+from perception.evaluation.planning import STEPS_S
 from perception.sources.av2 import LIDAR, POSES, Argoverse2Source, MappedArgoverse2Source, open_log
 from perception.sources.av2_files import read_poses
 from perception.sources.av2_map import map_file, read_map
@@ -160,3 +162,10 @@ def test_the_path_ahead_stays_on_the_road(source: MappedArgoverse2Source) -> Non
     assert path[-1, 1] > 3
     area = source.drivable(time_ns, 50.0, 0.5)
     assert area[tuple(np.floor((path.T + 50.0) / 0.5).astype(int))].all()
+
+
+def test_an_evaluation_knows_the_paths(source: MappedArgoverse2Source) -> None:
+    for time_ns in source.label_times_ns:
+        driven = exact_path(source, time_ns, STEPS_S)
+        assert driven is not None
+        assert driven.shape == (len(STEPS_S), 2)

@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+
 from tests.integration.conftest import Perception
 
 
+@pytest.mark.timeout(600)
 def test_the_quick_form_measures_everything(perception: Perception) -> None:
     said = perception("bench", "recordings", "--quick", "--threads", "1", "--json")
     assert said.code == 0, said.err
