@@ -83,12 +83,16 @@ def show_vehicles(figures: Figures) -> None:
     _about(figures)
     rows = [
         (
-            count, fleet["frames_per_s"], fleet["of_one"], fleet["jain"], fleet["least_over_most"],
-            *_spread(fleet["latency_ms"])[:2], "yes" if fleet["is_exact"] else "NO",
+            way,
+            count,
+            *(fleet[name] for name in ("frames_per_s", "of_one", "jain", "least_over_most")),
+            *_spread(fleet["latency_ms"])[:2],
+            "yes" if fleet["is_exact"] else "NO",
         )
-        for count, fleet in figures["fleets"].items()
-    ]  # fmt: skip
-    table(("vehicles", "frames/s", "of one", "Jain", "least/most", "latency p50", "p99", "exact"), rows)
+        for way, fleets in figures["fleets"].items()
+        for count, fleet in fleets.items()
+    ]
+    table(("", "vehicles", "frames/s", "of one", "Jain", "least/most", "latency p50", "p99", "exact"), rows)
 
 
 def show_streaming(figures: Figures) -> None:

@@ -1,23 +1,27 @@
 """More than the service can do: what is dropped, how late the rest is, whether memory stays flat, who gets what."""
 
+import os
 import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any
 
 import numpy as np
 
-from perception.core.ports import Engine, FeatureHandle
+from perception.config.schema import BatchingConfig
+from perception.core.ports import Engine
 from perception.core.results import PerceptionResult
-from perception.core.stages import EncodeRequest, FuseRequest, FusionOutput, ModelInfo
+from perception.pipeline.batching import BatchingStages
 from perception.pipeline.replay import ReplayOptions, run_drive
+from perception.pipeline.stages import open_model
 from perception.runtime.bench_live import Stand, describe, growth
 from perception.runtime.bench_live_drive import EndlessDrive
 from perception.runtime.bench_live_run import spread
 from perception.runtime.bench_live_watch import ReferenceCount
 from perception.runtime.process_memory import MemorySampler
+
+OpenEngine = Callable[[], AbstractContextManager[Engine]]
 
 GROWTH_LIMIT_PERCENT = 1.0
 WARM_UP_S = 300.0
@@ -71,16 +75,28 @@ def memory_growth(samples: Sequence[tuple[float, float]]) -> dict[str, float]:
 
 
 def bench_vehicles(stand: Stand, *, counts: Sequence[int], seconds: float) -> dict[str, Any]:
-    """Frames a second of several vehicles that share one engine, each sending as much as the service can do for one.
+    """Frames a second of several vehicles in one service, each sending as much as the service can do for one.
 
-    fairness: Jain's index over the vehicles, 1 where all get the same, 1/N where one gets all; and least over most.
+    `shared`: all use the engine under test, frame after frame. `batched`: they share a model of this process that takes
+    what they want together (`pipeline/batching.py`). jain: Jain's index of fairness, 1 where all vehicles get the same,
+    1/N where one gets all. of_one: over one vehicle's frames a second with the shared engine.
     """
-    fleets: dict[str, Any] = {}
-    for count in counts:
-        stand.tell(f"{count} vehicles for {seconds:.0f} s")
-        fleets[str(count)] = _Fleet(stand, count).run(seconds)
-    alone = fleets.get("1", {}).get("frames_per_s")
-    for fleet in fleets.values():
+    threads = stand.config.runtime.threads or os.cpu_count() or 1
+    batching = BatchingStages(open_model(stand.config.model), BatchingConfig(), threads=threads)
+    ways: dict[str, OpenEngine] = {
+        "shared": lambda: nullcontext(stand.engine),
+        "batched": lambda: closing(batching.engine()),
+    }
+    fleets: dict[str, dict[str, Any]] = {way: {} for way in ways}
+    try:
+        for count in counts:
+            for way, open_engine in ways.items():
+                stand.tell(f"{count} vehicles, {way}, for {seconds:.0f} s")
+                fleets[way][str(count)] = _Fleet(stand, count, open_engine).run(seconds)
+    finally:
+        batching.close()
+    alone = fleets["shared"].get("1", {}).get("frames_per_s")
+    for fleet in (fleet for way in fleets.values() for fleet in way.values()):
         fleet["of_one"] = round(fleet["frames_per_s"] / alone, 3) if alone else None
     return stand.about() | {"seconds": seconds, "fleets": fleets}
 
@@ -88,8 +104,9 @@ def bench_vehicles(stand: Stand, *, counts: Sequence[int], seconds: float) -> di
 class _Fleet:
     """Vehicles side by side, a session and a thread each."""
 
-    def __init__(self, stand: Stand, count: int) -> None:
+    def __init__(self, stand: Stand, count: int, open_engine: OpenEngine) -> None:
         self._stand = stand
+        self._open_engine = open_engine
         self._drives = [
             EndlessDrive.load(stand.folder, drive_id=f"bench/vehicle{i}", begin_s=i / count / stand.drive.frame_hz)
             for i in range(count)
@@ -127,46 +144,19 @@ class _Fleet:
 
         rate = hz / drive.frame_hz
         try:
-            summary = run_drive(
-                drive,
-                VehicleEngine(self._stand.engine, drive.drive_id),
-                self._stand.config,
-                run_id="bench",
-                on_result=collect,
-                on_message=count.tap,
-                options=ReplayOptions(rate=rate, duration_s=seconds * rate, live=True),
-            )
+            with self._open_engine() as engine:
+                summary = run_drive(
+                    drive,
+                    engine,
+                    self._stand.config,
+                    run_id="bench",
+                    on_result=collect,
+                    on_message=count.tap,
+                    options=ReplayOptions(rate=rate, duration_s=seconds * rate, live=True),
+                )
         except BaseException as error:  # raised by whoever waits for the fleet
             self._errors.append(error)
             return
         results = summary.end.count
         is_exact = count.seen == results + summary.dropped["overload"]
         self._accounts[drive.drive_id] = {"results": results, "is_exact": is_exact}
-
-
-class VehicleEngine:
-    """One vehicle's share of an engine: its features get names of their own."""
-
-    def __init__(self, engine: Engine, vehicle: str) -> None:
-        self._engine = engine
-        self._vehicle = vehicle
-
-    @property
-    def placement(self) -> str:
-        return self._engine.placement
-
-    @property
-    def model(self) -> ModelInfo:
-        return self._engine.model
-
-    def encode(self, request: EncodeRequest) -> FeatureHandle:
-        return self._engine.encode(replace(request, key=f"{self._vehicle}/{request.key}"))
-
-    def fuse(self, request: FuseRequest, features: Sequence[FeatureHandle]) -> Future[FusionOutput]:
-        return self._engine.fuse(request, features)
-
-    def release(self, features: Sequence[FeatureHandle]) -> None:
-        self._engine.release(features)
-
-    def close(self) -> None:
-        """Nothing: the engine inside belongs to all vehicles."""

@@ -50,8 +50,10 @@ def test_a_soak_tells_of_memory(stand: Stand, capsys: pytest.CaptureFixture[str]
 
 def test_vehicles_share_one_engine(stand: Stand, capsys: pytest.CaptureFixture[str]) -> None:
     figures = bench_vehicles(stand, counts=(1, 2), seconds=3.0)
-    assert all(fleet["is_exact"] for fleet in figures["fleets"].values())
-    assert len(figures["fleets"]["2"]["by_vehicle"]) == 2
-    assert 0.5 <= figures["fleets"]["2"]["jain"] <= 1.0
+    assert set(figures["fleets"]) == {"shared", "batched"}
+    for fleets in figures["fleets"].values():
+        assert all(fleet["is_exact"] for fleet in fleets.values())
+        assert len(fleets["2"]["by_vehicle"]) == 2
+        assert 0.5 <= fleets["2"]["jain"] <= 1.0
     bench_tables.show_vehicles(figures)
     assert "least/most" in capsys.readouterr().out
