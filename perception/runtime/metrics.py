@@ -1,18 +1,29 @@
 """The service's metrics for Prometheus: https://prometheus.io/docs/practices/naming/."""
 
+from collections import Counter as Losses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Enum,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from perception.core.messages import AnyMessage
-from perception.core.results import EndOfRun, PerceptionResult, SensorStatus
+from perception.core.results import PerceptionResult, SensorStatus
 from perception.core.stages import ModelInfo
 from perception.core.supervision import SupervisionState
+from perception.pipeline.replay import RunSummary
 from perception.runtime.machine_memory import devices, workers_resident_bytes
 from perception.runtime.service_watch import VehicleState, Watcher
 
@@ -34,6 +45,7 @@ class ServiceMetrics(Watcher):
     """Counts what the vehicles do, in a registry of its own."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # they double the series, and nobody asks for them
         self.registry = CollectorRegistry()
         registry = self.registry
         ProcessCollector(registry=registry)
@@ -82,6 +94,8 @@ class ServiceMetrics(Watcher):
             "perception_sensor_fault", "1 while this is wrong with it, 0 after that.", (*sensor, "kind", "severity"),
             registry=registry,
         )  # fmt: skip
+        self._told: dict[str, Losses[str]] = {}
+        """Losses of the run under way that its results told."""
         self._faults: dict[tuple[str, str], set[tuple[str, str]]] = {}
         self._model = Gauge(
             "perception_model_info", "1 for the model that runs.", ("name", "hash", "trained", "placement"),
@@ -118,13 +132,18 @@ class ServiceMetrics(Watcher):
                 self._stage.labels(vehicle, stage).observe(time_ns / NS_PER_S)
         self._slack.labels(vehicle).observe(provenance.deadline_slack_ns / NS_PER_S)
         self._count_dropped(vehicle, provenance.dropped)
+        self._told.setdefault(vehicle, Losses()).update(provenance.dropped)
         for status in result.sensors:
             self._sensor(vehicle, status)
 
-    def ended(self, vehicle: str, end: EndOfRun) -> None:
-        self._runs.labels(vehicle, end.reason).inc()
+    def ended(self, vehicle: str, summary: RunSummary) -> None:
+        self._runs.labels(vehicle, summary.end.reason).inc()
+        # What was lost after the last result is told by the summary alone.
+        told = self._told.pop(vehicle, Losses())
+        self._count_dropped(vehicle, Losses(summary.dropped) - told)
 
     def failed(self, vehicle: str, error: Exception, pause_s: float) -> None:
+        self._told.pop(vehicle, None)
         self._runs.labels(vehicle, "failed").inc()
 
     def model(self, info: ModelInfo, placement: str) -> None:

@@ -67,8 +67,9 @@ class Service:
             with pool_starter(self.config.service.runtime, address=self._address) as start:
                 if self._ends.is_set():
                     return True
-                engine = SharedEngine(start, self.config.service.model)
-                with contextlib.closing(engine):
+                with contextlib.closing(SharedEngine(start, self.config.service.model)) as engine:
+                    if self._ends.is_set():  # while it was loaded
+                        return True
                     self._begin(engine)
                     on_ready()
                     self._ends.wait()

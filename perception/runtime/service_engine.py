@@ -15,7 +15,7 @@ from time import monotonic_ns
 from typing import Final
 
 from perception.config.schema import ModelChoice
-from perception.core.errors import EngineError, UsageError
+from perception.core.errors import EngineError, ModelError, UsageError
 from perception.core.ports import FeatureHandle
 from perception.core.stages import EncodeRequest, FuseRequest, FusionOutput, ModelInfo
 from perception.core.supervision import SupervisionState
@@ -80,6 +80,8 @@ class SharedEngine:
 
     def mend(self, *, timeout_s: float) -> bool:
         """Start the engine anew if it broke; whether it had to be. Raises what starting it raises."""
+        if not self._current.is_broken:  # not behind a model that is being loaded
+            return False
         with self._loading:
             if not self._current.is_broken:
                 return False
@@ -112,6 +114,12 @@ class SharedEngine:
 
     def _load(self, choice: ModelChoice, timeout_s: float) -> ModelInfo:
         fresh = _Generation(self._start(choice))
+        if fresh.model.lidar_sweeps != self.model.lidar_sweeps:
+            fresh.pool.close()
+            raise ModelError(
+                f"{choice.name} takes {fresh.model.lidar_sweeps} lidar sweeps at once and the model that runs "
+                f"{self.model.lidar_sweeps}; sessions under way cannot change that: restart the service with it"
+            )
         with self._changed:
             old, self._current = self._current, fresh
             self._choice = choice

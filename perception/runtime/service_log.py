@@ -10,8 +10,9 @@ from typing import Any, Final
 from perception.config.serving import LogConfig
 from perception.core.errors import ConfigError, PerceptionError
 from perception.core.ports import Source
-from perception.core.results import EndOfRun, PerceptionResult
+from perception.core.results import PerceptionResult
 from perception.core.stages import ModelInfo
+from perception.pipeline.replay import RunSummary
 from perception.runtime.service_watch import VehicleState, Watcher
 
 FIELDS: Final = "perception_fields"
@@ -126,7 +127,8 @@ class ServiceLog(Watcher):
                 level, text = (logging.WARNING, "sensor is faulty") if now else (logging.INFO, "sensor is sound again")
                 log(level, text, **where, sensor=status.name, faults=details)
 
-    def ended(self, vehicle: str, end: EndOfRun) -> None:
+    def ended(self, vehicle: str, summary: RunSummary) -> None:
+        end = summary.end
         log(
             logging.INFO,
             "run ended",
@@ -135,6 +137,8 @@ class ServiceLog(Watcher):
             run_id=end.run_id,
             results=end.count,
             reason=end.reason,
+            messages=summary.messages,
+            dropped=dict(summary.dropped),
         )
 
     def failed(self, vehicle: str, error: Exception, pause_s: float) -> None:

@@ -14,7 +14,7 @@ from perception.core.results import PerceptionResult
 from perception.pipeline.laps import replay_laps
 from perception.pipeline.playback import Playback
 from perception.pipeline.replay import ReplayOptions
-from perception.runtime.service_engine import SharedEngine
+from perception.runtime.service_engine import NotNowError, SharedEngine
 from perception.runtime.service_sources import WatchedSource, watched
 from perception.runtime.service_watch import VehicleState, Watcher
 
@@ -107,9 +107,10 @@ class Vehicle:
         return self._queue
 
     def start(self) -> bool:
-        """Begin, unless it runs; whether it had to be. While it drains it is waited for first."""
+        """Begin, unless it runs; whether it had to be. Raises NotNowError while it drains."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._is_stopping)
+            if self._is_stopping:
+                raise NotNowError(f"vehicle {self.config.name} is still draining; start it when it is stopped")
             if self._thread is not None:
                 return False
             self._thread = threading.Thread(target=self._run, name=f"vehicle-{self.config.name}", daemon=True)
@@ -202,7 +203,7 @@ class Vehicle:
             playback=playback,
         )
         for summary in laps:
-            self._watcher.ended(self.config.name, summary.end)
+            self._watcher.ended(self.config.name, summary)
 
     def _heard(self, result: PerceptionResult) -> None:
         with self._changed:

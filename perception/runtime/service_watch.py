@@ -5,8 +5,9 @@ from enum import StrEnum
 
 from perception.core.messages import AnyMessage
 from perception.core.ports import Source
-from perception.core.results import EndOfRun, PerceptionResult
+from perception.core.results import PerceptionResult
 from perception.core.stages import FuseRequest, FusionOutput, ModelInfo
+from perception.pipeline.replay import RunSummary
 
 
 class VehicleState(StrEnum):
@@ -40,7 +41,7 @@ class Watcher:
     def result(self, vehicle: str, result: PerceptionResult) -> None:
         """It was handed to the queue."""
 
-    def ended(self, vehicle: str, end: EndOfRun) -> None:
+    def ended(self, vehicle: str, summary: RunSummary) -> None:
         """A run ended in order."""
 
     def failed(self, vehicle: str, error: Exception, pause_s: float) -> None:
@@ -78,9 +79,9 @@ class Watchers(Watcher):
         for watcher in self._watchers:
             watcher.result(vehicle, result)
 
-    def ended(self, vehicle: str, end: EndOfRun) -> None:
+    def ended(self, vehicle: str, summary: RunSummary) -> None:
         for watcher in self._watchers:
-            watcher.ended(vehicle, end)
+            watcher.ended(vehicle, summary)
 
     def failed(self, vehicle: str, error: Exception, pause_s: float) -> None:
         for watcher in self._watchers:

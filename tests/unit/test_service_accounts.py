@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from perception.core.messages import Command, EgoState, Signal
 from perception.core.results import EndOfRun, PerceptionResult
 from perception.core.stages import FuseRequest, ModelInfo
 from perception.core.supervision import SupervisionState
+from perception.pipeline.replay import RunSummary
 from perception.queues.samples import sample_result
 from perception.runtime import machine_memory
 from perception.runtime.metrics import Depths, ServiceMetrics
@@ -46,6 +48,11 @@ def request(reference_ns: int) -> FuseRequest:
         yaw_rate_radps=0.0, command=Command.FOLLOW, speed_limit_mps=None, signal=Signal.UNKNOWN,
         received_ns=monotonic_ns() - 5_000_000,
     )  # fmt: skip
+
+
+def summary(reason: str, *, drive_id: str = "d", dropped: dict[str, int] | None = None) -> RunSummary:
+    end = EndOfRun(drive_id=drive_id, run_id="one", count=2, reason=reason)
+    return RunSummary(end=end, messages=9, dropped=Counter(dropped or {}))
 
 
 def value(metrics: ServiceMetrics, name: str, **labels: str) -> float | None:
@@ -80,7 +87,7 @@ def test_messages_runs_states_and_models_are_counted() -> None:
         sensor="ego", capture_ns=1, arrival_ns=2, world_SE3_ego=None, velocity_mps=None, yaw_rate_radps=None
     )
     metrics.message("anna", state)
-    metrics.ended("anna", EndOfRun(drive_id="d", run_id="r", count=1, reason="completed"))
+    metrics.ended("anna", summary("completed"))
     metrics.failed("anna", DriveError("broken"), 0.5)
     metrics.state("anna", VehicleState.WAITING)
     metrics.model(ModelInfo(name="tiny", hash="1" * 16, trained=True), "local")
@@ -109,6 +116,18 @@ def test_depths_and_memory_are_asked_for_at_each_scrape(monkeypatch: pytest.Monk
     assert value(metrics, "perception_frames_in_flight", vehicle="anna") == 3
     assert (value(metrics, "process_resident_memory_bytes") or 0) > 1e6
     assert value(metrics, "perception_workers_resident_bytes") is not None
+
+
+def test_losses_after_the_last_result_are_counted_too() -> None:
+    metrics = ServiceMetrics()
+    for _ in range(2):
+        metrics.result("anna", result(0))
+        metrics.ended("anna", summary("completed", dropped={"overload": 2, "late": 4, "unmatched": 7}))
+    counted = {
+        cause: value(metrics, "perception_dropped_total", vehicle="anna", cause=cause)
+        for cause in ("overload", "late", "unmatched")
+    }
+    assert counted == {"overload": 4, "late": 8, "unmatched": 14}
 
 
 def test_faults_of_sensors_come_and_go() -> None:
@@ -174,7 +193,7 @@ def test_log_lines_say_vehicle_drive_run_and_sequence(lines: Path) -> None:
     first, second = result(0, run_id="one"), result(1, run_id="one")
     account.result("anna", first)
     account.result("anna", second)
-    account.ended("anna", EndOfRun(drive_id=first.drive_id, run_id="one", count=2, reason="completed"))
+    account.ended("anna", summary("completed", drive_id=first.drive_id))
     began, _, debug, ended = read(lines)
     where = {"vehicle": "anna", "drive_id": first.drive_id, "run_id": "one"}
     assert began["message"] == "run began"

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import Future
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -117,6 +118,22 @@ def test_a_model_that_cannot_be_loaded_leaves_the_old_one(images: list[CameraReq
     assert fuse(view, images[0], view.encode(images[0])).result(0).model == garage.engines[0].model
     garage.problem = None
     assert shared.replace_model(ModelChoice(name="third"), timeout_s=1.0).name == "third"
+
+
+def test_a_model_that_needs_other_requests_is_refused() -> None:
+    garage = Garage()
+    shared = SharedEngine(garage.start, ModelChoice(name="first"))
+
+    def start(choice: ModelChoice) -> OnePool:
+        pool = garage.start(choice)
+        garage.engines[-1].model = replace(garage.engines[-1].model, lidar_sweeps=5)
+        return pool
+
+    shared._start = start
+    with pytest.raises(ModelError, match="takes 5 lidar sweeps at once and the model that runs 1"):
+        shared.replace_model(ModelChoice(name="second"), timeout_s=1.0)
+    assert [engine.is_closed for engine in garage.engines] == [False, True]
+    assert (shared.model.name, shared.loads) == ("first", 1)
 
 
 def test_one_model_is_loaded_at_a_time() -> None:

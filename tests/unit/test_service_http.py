@@ -4,6 +4,7 @@ import json
 import socket
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -109,13 +110,7 @@ def test_vehicles_are_started_stopped_and_drained(url: str, service: FakeService
 
 def test_a_model_is_replaced(url: str, service: FakeService) -> None:
     code, text = ask(f"{url}/model", {"name": "small"})
-    assert (code, json.loads(text)) == (
-        200,
-        {
-            "old": {"name": "tiny", "hash": "1" * 16, "trained": True},
-            "new": {"name": "small", "hash": "2" * 16, "trained": False},
-        },
-    )
+    assert (code, json.loads(text)) == (200, {"old": asdict(TINY), "new": asdict(SMALL)})
     service.problem = ModelError("no model is called 'huge'")
     assert ask(f"{url}/model", {"name": "huge"}) == (422, '{"error":"no model is called \'huge\'"}')
     service.problem = NotNowError("another model is being loaded")

@@ -12,7 +12,7 @@ from perception.core.messages import AnyMessage
 from perception.core.ports import QueueItem, ResultQueue, Source
 from perception.core.results import EndOfRun, PerceptionResult
 from perception.core.rig import SensorRig
-from perception.runtime.service_engine import SharedEngine
+from perception.runtime.service_engine import NotNowError, SharedEngine
 from perception.runtime.service_pools import OnePool
 from perception.runtime.service_vehicle import Vehicle
 from perception.runtime.service_watch import VehicleState, Watcher
@@ -147,6 +147,8 @@ def test_a_drain_publishes_what_is_under_way_and_ends_the_run(
     vehicle.stop()
     until(lambda: vehicle.status.state is VehicleState.DRAINING)
     assert not vehicle.drain(0.0), "frames are under way"
+    with pytest.raises(NotNowError, match="still draining"):
+        vehicle.start()
     under_way = len(engine.fused)
     answering = threading.Thread(target=lambda: until(lambda: engine.answer() is None and bool(queue.ends)))
     answering.start()
