@@ -59,6 +59,8 @@ def test_secrets_stay_off_the_command_line(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="manifest") as caught:
             names(url)
         assert "abc" not in str(caught.value)
+    inside = DriveRef(path="https://me:abc@h/d.mcap?sig=abc")
+    assert inside.shown == "https://h/d.mcap"
     with pytest.raises(UsageError, match="no such"):
         names(str(tmp_path / "missing"))
     with pytest.raises(UsageError, match="nothing is called so"):

@@ -8,12 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
 
 import yaml
 
 from perception.core.errors import UsageError
-from perception.runtime.fleet.remote import glob_remote, is_remote, open_text, remote_children
+from perception.runtime.fleet.remote import glob_remote, holds_secret, is_remote, open_text, remote_children, shown_url
 from perception.sources.open import SOURCES, FolderFormat, known_formats
 
 MANIFESTS: Final = (".txt", ".jsonl", ".json", ".yaml", ".yml")
@@ -33,10 +32,7 @@ class DriveRef:
     @property
     def shown(self) -> str:
         """For people, files and logs: without what a signed URL says behind its `?`, which is a secret."""
-        path = self.path
-        if is_remote(path):
-            parts = urlsplit(path)
-            path = urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
+        path = shown_url(self.path)
         return path if self.scene is None else f"{path}{SCENE}{self.scene}"
 
     @property
@@ -59,9 +55,9 @@ def expand(arguments: Sequence[str]) -> Iterator[DriveRef]:
     Raises UsageError for an argument that names nothing, or that holds a secret.
     """
     for argument in arguments:
-        if is_remote(argument) and (urlsplit(argument).query or "@" in urlsplit(argument).netloc):
+        if holds_secret(argument):
             raise UsageError(
-                f"{argument.partition('?')[0].partition('@')[0]}...: a URL with a password or a signature is seen by "
+                f"{shown_url(argument)}: a URL with a password or a signature is seen by "
                 "everybody on this machine; put it into a manifest, or the credentials into the environment"
             )
         yield from _expand(argument)
@@ -71,7 +67,7 @@ def _expand(argument: str) -> Iterator[DriveRef]:
     path, _, scene = argument.partition(SCENE)
     if path.endswith(MANIFESTS):
         yield from _from_manifest(path)
-    elif any(mark in path for mark in "*?[") and not urlsplit(path).query:
+    elif any(mark in path for mark in "*?[") and not holds_secret(path):
         yield from _from_glob(path, scene or None)
     elif is_remote(path) and path.endswith("/"):
         yield from (DriveRef(path=child, scene=scene or None) for child in remote_children(path))
@@ -124,7 +120,7 @@ def _from_glob(pattern: str, scene: str | None) -> Iterator[DriveRef]:
 
 def _from_manifest(path: str) -> Iterator[DriveRef]:
     for number, entry in enumerate(_entries(path), start=1):
-        where = f"{DriveRef(path=path).shown}: entry {number}"
+        where = f"{shown_url(path)}: entry {number}"
         if isinstance(entry, str):
             yield from _expand(_beside(path, entry, where))
         elif isinstance(entry, dict) and isinstance(entry.get("path"), str) and entry.keys() <= _FIELDS:
@@ -146,10 +142,10 @@ def _entries(path: str) -> Iterator[Any]:
                 return
             content = json.load(stream) if path.endswith(".json") else yaml.safe_load(stream)
         except (ValueError, yaml.YAMLError) as error:
-            raise UsageError(f"{DriveRef(path=path).shown}: not a manifest ({error})") from None
+            raise UsageError(f"{shown_url(path)}: not a manifest ({error})") from None
     entries = content.get("drives") if isinstance(content, dict) else content
     if not isinstance(entries, list):
-        raise UsageError(f"{DriveRef(path=path).shown}: must hold a list of drives, or a mapping with `drives`")
+        raise UsageError(f"{shown_url(path)}: must hold a list of drives, or a mapping with `drives`")
     yield from entries
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, TextIO, cast
+from urllib.parse import urlsplit, urlunsplit
 
 from perception.core.errors import DriveError, UsageError
 
@@ -35,7 +36,7 @@ def open_text(path: str) -> Iterator[TextIO]:
             with Path(path).open(encoding="utf-8") as stream:
                 yield stream
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{_shown(path)}: cannot be read ({_told(path, error)})") from None
+        raise UsageError(f"{shown_url(path)}: cannot be read ({_told(path, error)})") from None
 
 
 def glob_remote(pattern: str) -> list[str]:
@@ -44,7 +45,7 @@ def glob_remote(pattern: str) -> list[str]:
     try:
         return sorted(_url(pattern, str(found)) for found in system.glob(inner))
     except Exception as error:  # each file system has errors of its own
-        raise UsageError(f"{_shown(pattern)}: cannot be listed ({_told(pattern, error)})") from None
+        raise UsageError(f"{shown_url(pattern)}: cannot be listed ({_told(pattern, error)})") from None
 
 
 def remote_children(folder: str) -> list[str]:
@@ -53,10 +54,10 @@ def remote_children(folder: str) -> list[str]:
     try:
         found = sorted(_url(folder, str(child)) for child in system.ls(inner, detail=False))
     except Exception as error:  # each file system has errors of its own
-        raise UsageError(f"{_shown(folder)}: cannot be listed ({_told(folder, error)})") from None
+        raise UsageError(f"{shown_url(folder)}: cannot be listed ({_told(folder, error)})") from None
     found = [child.rstrip("/") for child in found if child.rstrip("/") != folder.rstrip("/")]
     if not found:
-        raise UsageError(f"{_shown(folder)}: nothing lies there")
+        raise UsageError(f"{shown_url(folder)}: nothing lies there")
     return found
 
 
@@ -81,8 +82,8 @@ def _fetch(path: str, folder: Path, max_bytes: int) -> Path:
     """The file or folder at `path`, in `folder` under its own name."""
     system, inner = _system(path)
     try:
-        files = _files(system, inner, max_bytes, _shown(path))
-        target = folder / (PurePosixPath(_shown(path)).name or "drive")
+        files = _files(system, inner, max_bytes, shown_url(path))
+        target = folder / (PurePosixPath(shown_url(path)).name or "drive")
         for remote, relative in files:
             local = target if relative is None else target / relative
             local.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +91,7 @@ def _fetch(path: str, folder: Path, max_bytes: int) -> Path:
     except DriveError:
         raise
     except Exception as error:  # each file system has errors of its own
-        raise DriveError(f"{_shown(path)}: cannot be fetched ({_told(path, error)})") from None
+        raise DriveError(f"{shown_url(path)}: cannot be fetched ({_told(path, error)})") from None
     return target
 
 
@@ -134,10 +135,10 @@ def _system(path: str) -> tuple[Any, str]:
         system, inner = url_to_fs(path, use_listings_cache=False)
     except ImportError as error:
         raise UsageError(
-            f"{_shown(path)}: reading from there needs more packages ({error}); pip install 'perception[fleet]'"
+            f"{shown_url(path)}: reading from there needs more packages ({error}); pip install 'perception[fleet]'"
         ) from None
     except ValueError as error:
-        raise UsageError(f"{_shown(path)}: {_told(path, error)}") from None
+        raise UsageError(f"{shown_url(path)}: {_told(path, error)}") from None
     return system, inner
 
 
@@ -146,12 +147,23 @@ def _url(like: str, found: str) -> str:
     return found if is_remote(found) else f"{like.partition('://')[0]}://{found}"
 
 
-def _shown(path: str) -> str:
-    return path.partition("?")[0] if is_remote(path) else path
+def shown_url(path: str) -> str:
+    """A path for people, files and logs: of a URL neither the signature behind its `?` nor the user before its `@`."""
+    if not is_remote(path):
+        return path
+    parts = urlsplit(path)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def holds_secret(path: str) -> bool:
+    """Whether a URL says more than where something lies."""
+    return is_remote(path) and bool(urlsplit(path).query or "@" in urlsplit(path).netloc)
 
 
 def _told(path: str, error: Exception) -> str:
-    """An error's text without the secret part of a signed URL."""
-    text = str(error).replace(path, _shown(path)) or type(error).__name__
-    query = path.partition("?")[2]
-    return text.replace(query, "...") if query else text
+    """An error's text without what is secret in a URL."""
+    text = str(error) or type(error).__name__
+    parts = urlsplit(path)
+    for secret in (path, parts.query, parts.netloc.rpartition("@")[0]):
+        text = text.replace(secret, "...") if secret and holds_secret(path) else text
+    return text
