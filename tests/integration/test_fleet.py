@@ -54,7 +54,7 @@ def cluster() -> Iterator[Cluster]:
     for _ in range(3):
         cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
     yield cluster
-    cluster.shutdown()
+    cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 def test_a_node_that_is_killed_costs_nothing_but_time(cluster: Cluster, tmp_path: Path) -> None:
