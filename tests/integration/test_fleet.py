@@ -1,4 +1,4 @@
-"""A fleet says of each drive what a single replay says, also when nodes die, processes are killed, and from S3."""
+"""A fleet says of each drive what a single replay says, also when nodes die and processes are killed."""
 
 import json
 import os
@@ -12,13 +12,12 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from perception.config.fleet import FleetConfig
-from perception.config.schema import LatencyConfig, ServiceConfig
+from perception.config.schema import ServiceConfig
 from perception.core.results import PerceptionResult
 from perception.pipeline.local_engine import LocalEngine
 from perception.pipeline.replay import ReplayOptions, run_drive
 from perception.pipeline.stages import open_model
 from perception.queues.open import subscribe
-from perception.recorders.mcap import McapRecorder
 from perception.runtime.fleet.drive_job import folder_of
 from perception.runtime.fleet.inputs import DriveRef
 from perception.runtime.fleet.ledger import LEDGER_NAME, read_latest
@@ -36,7 +35,7 @@ DRIVES = [SHORT, *(f"synthetic:seed={seed},duration=0.7" for seed in range(1, 5)
 def alone(path: str) -> list[PerceptionResult]:
     results: list[PerceptionResult] = []
     engine = LocalEngine(open_model(SERVICE.model), threads=1)
-    source = open_drive(path, latency=LatencyConfig())
+    source = open_drive(path)
     run_drive(source, engine, SERVICE, run_id="r", on_result=results.append, options=ReplayOptions())
     source.close()
     return results
@@ -118,56 +117,3 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(tmp_path: Path, start: Sta
     summed = perception("fleet", "--out", str(out), "--baseline", str(out), "--json")
     assert summed.code == 0
     assert json.loads(summed.out)["baseline"]["drives"] == 3
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A bucket on a server that speaks S3, on loopback; credentials in the environment alone."""
-    boto3 = pytest.importorskip("boto3")
-    pytest.importorskip("s3fs")
-    moto = pytest.importorskip("moto.server")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test-key",
-        "AWS_SECRET_ACCESS_KEY": "test-secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="drives")
-    yield client
-    server.stop()
-
-
-def test_drives_come_from_s3(bucket: Any, tmp_path: Path, perception: Perception) -> None:
-    source = open_drive(SHORT)
-    local = tmp_path / "drive.mcap"
-    recorder = McapRecorder(local, source.rig, source.drive_id)
-    for message in source.messages():
-        recorder.write(message)
-    recorder.close()
-    for key in ("all/one.mcap", "all/two.mcap"):
-        bucket.upload_file(str(local), "drives", key)
-    bucket.put_object(Bucket="drives", Key="all/broken.mcap", Body=b"nothing")
-    bucket.put_object(Bucket="drives", Key="list.txt", Body=b"all/one.mcap\ns3://drives/all/none.mcap\n")
-    out, cache = tmp_path / "out", tmp_path / "cache"
-    said = perception(
-        "fleet", "s3://drives/all/", "s3://drives/list.txt", "--out", str(out), "--cache", str(cache), "--workers", "1",
-        "--json",
-    )  # fmt: skip
-    report = json.loads(said.out)
-    assert said.code == 3, said.err
-    assert (report["run"]["done"], report["run"]["failed"], report["run"]["repeated"]) == (2, 2, 1)
-    assert {one["source"] for one in report["failures"]} == {"s3://drives/all/broken.mcap", "s3://drives/all/none.mcap"}
-    assert not list(cache.iterdir())
-    for path in out.rglob("*"):
-        assert path.is_dir() or b"test-secret" not in path.read_bytes()
-    theirs = alone(str(local))
-    for name in ("one", "two"):
-        assert_same_results(of_fleet(out, DriveRef(path=f"s3://drives/all/{name}.mcap")), theirs)
-    small = perception("fleet", "s3://drives/all/one.mcap", "--out", str(tmp_path / "o"), "--max-drive-gb", "1e-6")
-    assert small.code == 3
-    assert "--max-drive-gb" in small.err

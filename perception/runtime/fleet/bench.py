@@ -2,6 +2,7 @@
 
 import os
 import resource
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -13,11 +14,15 @@ from numpy.typing import NDArray
 
 from perception.config.fleet import FleetConfig
 from perception.config.schema import ServiceConfig
+from perception.pipeline.local_engine import LocalEngine
+from perception.pipeline.replay import ReplayOptions, run_drive
+from perception.pipeline.stages import open_model
 from perception.runtime.cluster import ray_cluster
 from perception.runtime.fleet.ledger import Ledger
 from perception.runtime.fleet.run import FleetPlan, run_fleet
 from perception.runtime.fleet.scheduling import Overhead, schedule
 from perception.runtime.fleet.simulated import SimulatedNode, simulated_drive
+from perception.sources.open import open_drive
 
 F64 = NDArray[np.float64]
 
@@ -140,6 +145,18 @@ class _Actors:
 
     def ended(self, key: int) -> None:
         self._load[self._node_of.pop(key)] -= 1
+
+
+def _bare_rate(paths: list[str], service: ServiceConfig, threads: int) -> float:
+    """Frames a second of one drive after the other in this process; the median of the drives."""
+    engine = LocalEngine(open_model(service.model), threads=threads)
+    rates = []
+    for path in paths:
+        source = open_drive(path)
+        began = time.perf_counter()
+        summary = run_drive(source, engine, service, run_id="bare", on_result=lambda _: None, options=ReplayOptions())
+        rates.append(summary.end.count / (time.perf_counter() - began))
+    return round(statistics.median(rates), 2)
 
 
 def _resident_mb() -> float:

@@ -72,7 +72,7 @@ def play_drive(job: DriveJob, engine: Engine) -> Account:
             ) as source,
             _whole_folder(folder_of(job.out, job.drive)) as folder,
         ):
-            account = base | _play(source, engine, job.config, folder)
+            account = base | _play(source, engine, job.config, folder, job.drive.name)
             account |= {"run": job.run, "seconds": round(time.monotonic() - began, 3), "files": _files(folder)}
             (folder / ACCOUNT_NAME).write_text(json.dumps(account, allow_nan=False), encoding="utf-8")
     except Exception as error:  # whatever a drive does, the others go on
@@ -90,14 +90,14 @@ def failure(error: BaseException) -> Account:
     }
 
 
-def _play(source: Source, engine: Engine, config: ServiceConfig, folder: Path) -> Account:
+def _play(source: Source, engine: Engine, config: ServiceConfig, folder: Path, name: str) -> Account:
     labelled = frozenset(source.label_times_ns)
     truth = TruthCollector(source, tuple(sorted(labelled))) if labelled else None
     found: dict[int, Detections] = {}
     latencies_ns: list[int] = []
     with contextlib.ExitStack() as stack:
         recorder = stack.enter_context(contextlib.closing(_recorder(source, folder)))
-        tables = stack.enter_context(contextlib.closing(ParquetTables(folder)))
+        tables = stack.enter_context(contextlib.closing(ParquetTables(folder, name)))
 
         def keep(result: PerceptionResult) -> None:
             recorder.write(result)

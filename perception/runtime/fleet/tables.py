@@ -14,6 +14,7 @@ FRAMES_AT_ONCE: Final = 256
 
 DETECTION_COLUMNS: Final = pa.schema(
     [
+        ("drive", pa.dictionary(pa.int32(), pa.string())),
         ("sequence", pa.int64()),
         ("reference_ns", pa.int64()),
         ("label", pa.dictionary(pa.int32(), pa.string())),
@@ -28,6 +29,7 @@ DETECTION_COLUMNS: Final = pa.schema(
 
 FRAME_COLUMNS: Final = pa.schema(
     [
+        ("drive", pa.dictionary(pa.int32(), pa.string())),
         ("sequence", pa.int64()),
         ("reference_ns", pa.int64()),
         ("detections", pa.int32()),
@@ -46,17 +48,18 @@ last message's arrival to the result."""
 
 
 class ParquetTables:
-    """Writes both files to `folder`, a row group for every `FRAMES_AT_ONCE` frames."""
+    """Writes both files to `folder`, a row group for every `FRAMES_AT_ONCE` frames. drive: for their column."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, drive: str) -> None:
+        self._drive = drive
         self._detections = pq.ParquetWriter(folder / DETECTIONS_NAME, DETECTION_COLUMNS, compression="zstd")
         self._frames = pq.ParquetWriter(folder / FRAMES_NAME, FRAME_COLUMNS, compression="zstd")
         self._detection_rows: list[dict[str, Any]] = []
         self._frame_rows: list[dict[str, Any]] = []
 
     def write(self, result: PerceptionResult) -> None:
-        self._detection_rows += _detection_rows(result)
-        self._frame_rows.append(_frame_row(result))
+        self._detection_rows += _detection_rows(self._drive, result)
+        self._frame_rows.append(_frame_row(self._drive, result))
         if len(self._frame_rows) >= FRAMES_AT_ONCE:
             self._flush()
 
@@ -72,14 +75,14 @@ class ParquetTables:
         self._detection_rows, self._frame_rows = [], []
 
 
-def _detection_rows(result: PerceptionResult) -> list[dict[str, Any]]:
+def _detection_rows(drive: str, result: PerceptionResult) -> list[dict[str, Any]]:
     names = DETECTION_COLUMNS.names
     return [
         dict(
             zip(
                 names,
-                (result.sequence, result.reference_ns, one.label, one.score, *one.center_m, *one.size_m, one.yaw_rad,
-                 *one.velocity_mps, one.attribute, one.track_id),
+                (drive, result.sequence, result.reference_ns, one.label, one.score, *one.center_m, *one.size_m,
+                 one.yaw_rad, *one.velocity_mps, one.attribute, one.track_id),
                 strict=True,
             )
         )
@@ -87,9 +90,10 @@ def _detection_rows(result: PerceptionResult) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _frame_row(result: PerceptionResult) -> dict[str, Any]:
+def _frame_row(drive: str, result: PerceptionResult) -> dict[str, Any]:
     pose, paths = result.world_SE3_ego, result.path_hints
     return {
+        "drive": drive,
         "sequence": result.sequence,
         "reference_ns": result.reference_ns,
         "detections": len(result.detections),
