@@ -28,6 +28,7 @@ from tests.results_alike import assert_same_results
 
 pytestmark = pytest.mark.ray
 SERVICE = ServiceConfig()
+STORE_BYTES = 100 * 2**20
 SHORT = "synthetic:seed=0,duration=0.3"
 DRIVES = [SHORT, *(f"synthetic:seed={seed},duration=0.7" for seed in range(1, 5))]
 
@@ -48,12 +49,15 @@ def of_fleet(out: Path, drive: DriveRef) -> list[PerceptionResult]:
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    """A head without room, and three nodes for one drive each; real raylets."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 100 * 2**20})
-    for _ in range(3):
-        cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
-    yield cluster
-    cluster.shutdown()  # type: ignore[no-untyped-call]
+    """Three nodes, real raylets: a head without room, and two with room for one drive each."""
+    cluster = Cluster()
+    try:
+        cluster.add_node(num_cpus=0, include_dashboard=False, object_store_memory=STORE_BYTES)
+        for _ in range(2):
+            cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
+        yield cluster
+    finally:
+        cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 def test_a_node_that_is_killed_costs_nothing_but_time(cluster: Cluster, tmp_path: Path) -> None:
@@ -66,7 +70,7 @@ def test_a_node_that_is_killed_costs_nothing_but_time(cluster: Cluster, tmp_path
             cluster.remove_node(victim, allow_graceful=False)
 
     plan = FleetPlan(
-        drives=DRIVES, out=tmp_path, service=SERVICE, fleet=FleetConfig(workers=3), address=cluster.address
+        drives=DRIVES, out=tmp_path, service=SERVICE, fleet=FleetConfig(workers=2), address=cluster.address
     )
     counts = run_fleet(plan, kill_another)
     assert killed

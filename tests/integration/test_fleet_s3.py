@@ -108,5 +108,5 @@ def test_a_drive_from_s3_gives_what_it_gives_from_here(bucket: Any, tmp_path: Pa
     assert len(tables[0]) > 0
     assert tables[0].equals(tables[1])
     assert not list((tmp_path / "cache").iterdir())
-    for path in (tmp_path / "out").rglob("*"):
-        assert path.is_dir() or b"test-secret" not in path.read_bytes()
+    for left in (tmp_path / "out").rglob("*"):
+        assert left.is_dir() or b"test-secret" not in left.read_bytes()

@@ -1,7 +1,7 @@
 """Keeps a bounded number of drives under way on a Ray cluster, and hands on what became of each, one at a time."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -54,7 +54,7 @@ def schedule(
     attempts: int,
     overhead: Overhead | None = None,
     ended: Callable[[T], None] = lambda _: None,
-) -> Iterator[Ended[T]]:
+) -> Generator[Ended[T], None, None]:
     """Run every drive, at most `in_flight` at once, and yield each as it ends; nothing of it is kept.
 
     A drive whose process or node died, or whose account says `may_retry`, begins again, up to `attempts` times in all;

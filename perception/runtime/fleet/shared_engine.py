@@ -132,8 +132,10 @@ def _outcome(ref: Any) -> Future[FusionOutput]:
             outcome.set_result(done.result())
         elif isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
             outcome.set_exception(error.cause)
-        else:
+        elif isinstance(error, RayError):
             outcome.set_exception(EngineError(f"the shared engine died: {type(error).__name__}"))
+        else:
+            outcome.set_exception(error)
 
     ref.future().add_done_callback(forward)
     return outcome
