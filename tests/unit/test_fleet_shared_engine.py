@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import ray
 
 from perception.config.schema import ModelChoice, RuntimeConfig, ServiceConfig
 from perception.core.errors import EngineError
@@ -15,7 +16,6 @@ from perception.core.results import PerceptionResult
 from perception.pipeline.local_engine import LocalEngine
 from perception.pipeline.replay import ReplayOptions, run_drive
 from perception.pipeline.stages import open_model
-from perception.runtime.fleet import shared_engine
 from perception.runtime.fleet.shared_engine import SharedEngine, SharedModel
 from perception.sources.synthetic import SyntheticSource
 from tests.results_alike import assert_same_results
@@ -51,7 +51,7 @@ class InProcessActor:
 
 @pytest.fixture
 def actor(monkeypatch: pytest.MonkeyPatch) -> Iterator[InProcessActor]:
-    monkeypatch.setattr(shared_engine.ray, "get", lambda call, timeout: call.future().result(timeout))
+    monkeypatch.setattr(ray, "get", lambda call, timeout: call.future().result(timeout))
     made = InProcessActor(SharedModel(ModelChoice(), RuntimeConfig(), 1))
     yield made
     made.loop.call_soon_threadsafe(made.loop.stop)
