@@ -108,6 +108,46 @@ def bench_nuscenes_command(*, rows: int, folder: Path | None, as_json: bool) -> 
         _show(bench_nuscenes_tables(folder or Path(temporary), rows), as_json)
 
 
+@bench.command("fleet")
+@click.option("--part", type=click.Choice(["workers", "simulated"]), default="workers", show_default=True)
+@click.option("--workers", type=click.IntRange(min=1), multiple=True, help="Repeatable [default: 1 2 4, or 1 to 64].")
+@click.option("--drives", type=click.IntRange(min=8), help="How many [default: 16, or 2000].")
+@click.option("--seconds", type=click.FloatRange(min=0.01), help="Of data [2], or of a simulated drive's GPU time [1].")
+@click.option("--engine", type=click.Choice(["own", "shared"]), default="own", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of torch, for each worker.")
+@click.option(
+    "--kind",
+    type=click.Choice(["tasks", "actors"]),
+    default="tasks",
+    show_default=True,
+    help="Simulated workers: a process each, or eight to a process.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def bench_fleet_command(
+    *, part: str, workers: tuple[int, ...], drives: int | None, seconds: float | None, engine: str, threads: int,
+    kind: str, as_json: bool,
+) -> None:  # fmt: skip
+    """A fleet of real drives on this machine over the bare loop, or of simulated ones on up to 64 workers."""
+    from perception.runtime.fleet.bench import bench_simulated, bench_workers
+
+    if part == "workers":
+        figures = bench_workers(
+            workers or (1, 2, 4),
+            drives=drives or 16,
+            seconds=seconds or 2.0,
+            engine="shared" if engine == "shared" else "own",
+            threads=threads,
+        )
+    else:
+        figures = bench_simulated(
+            workers or (1, 2, 4, 8, 16, 32, 64),
+            drives=drives or 2000,
+            drive_s=seconds or 1.0,
+            kind="actors" if kind == "actors" else "tasks",
+        )
+    _show(figures, as_json)
+
+
 def _show(figures: dict[str, Any], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(figures))

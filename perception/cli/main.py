@@ -28,6 +28,7 @@ COMMANDS = {
     "train": "perception.cli.train:train",
     "weights": "perception.cli.weights:weights",
     "eval": "perception.cli.eval:eval_command",
+    "fleet": "perception.cli.fleet:fleet",
     "doctor": "perception.cli.doctor:doctor",
     "bench": "perception.cli.bench:bench",
 }

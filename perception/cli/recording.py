@@ -13,9 +13,8 @@ from perception.core.labels import Labels
 from perception.core.messages import LidarSweep, SweepMotion
 from perception.core.ports import Recorded, Recorder, Source
 from perception.core.results import EndOfRun, PerceptionResult
-from perception.queues.codec import encode
-from perception.queues.mcap_layout import TOPIC, schema_and_channel
-from perception.recorders.mcap import McapRecorder, ResultFormat
+from perception.pipeline.recording import result_format
+from perception.recorders.mcap import McapRecorder
 from perception.recorders.mcap_files import Rotation
 from perception.recorders.nuscenes import NuScenesRecorder
 from perception.recorders.nuscenes_map import CELL_M, DrivableMask
@@ -62,12 +61,6 @@ def rotation_of(megabytes: float | None, seconds: float | None) -> Rotation:
         max_bytes=None if megabytes is None else round(megabytes * 1e6),
         max_ns=None if seconds is None else round(seconds * 1e9),
     )
-
-
-def result_format() -> ResultFormat:
-    """Results as the queues carry them, in a channel like that of `mcap:FILE`."""
-    schema, _ = schema_and_channel()
-    return ResultFormat(topic=TOPIC, schema=(schema.name, schema.encoding, schema.data), encode=encode)
 
 
 class _FittingRecorder:

@@ -5,6 +5,15 @@ from collections.abc import Sequence
 
 from perception.core.messages import AnyMessage, CameraFrame, LidarSweep, RadarScan
 from perception.core.ports import Recorded, Recorder, Source
+from perception.queues.codec import encode
+from perception.queues.mcap_layout import TOPIC, schema_and_channel
+from perception.recorders.mcap import ResultFormat
+
+
+def result_format() -> ResultFormat:
+    """Results as the queues carry them, in a channel like that of `mcap:FILE`."""
+    schema, _ = schema_and_channel()
+    return ResultFormat(topic=TOPIC, schema=(schema.name, schema.encoding, schema.data), encode=encode)
 
 
 class Recording:

@@ -1,0 +1,1 @@
+"""Many recorded drives through the model on a Ray cluster: `perception fleet`."""
