@@ -47,6 +47,10 @@ class ServiceMetrics(Watcher):
         self._dropped = Counter(
             "perception_dropped", "What results say was lost or unused.", (*vehicle, "cause"), registry=registry
         )
+        self._restarts = Counter(
+            "perception_restarts", "Processes that were replaced, by what they did, as results report them.",
+            (*vehicle, "role"), registry=registry,
+        )  # fmt: skip
         self._runs = Counter(
             "perception_runs", "Runs that ended (completed, interrupted, failed).", (*vehicle, "reason"),
             registry=registry,
@@ -104,6 +108,8 @@ class ServiceMetrics(Watcher):
                 self._stage.labels(vehicle, stage).observe(time_ns / NS_PER_S)
         self._slack.labels(vehicle).observe(provenance.deadline_slack_ns / NS_PER_S)
         self._count_dropped(vehicle, provenance.dropped)
+        for role, count in provenance.restarts.items():
+            self._restarts.labels(vehicle, role).inc(count)
         for status in result.sensors:
             self._sensor(vehicle, status)
 

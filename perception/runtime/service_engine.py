@@ -16,8 +16,9 @@ from time import monotonic_ns
 
 from perception.config.schema import ModelChoice
 from perception.core.errors import EngineError, UsageError
-from perception.core.ports import Engine, FeatureHandle
+from perception.core.ports import Engine, FeatureHandle, Supervised
 from perception.core.stages import EncodeRequest, FuseRequest, FusionOutput, ModelInfo
+from perception.core.supervision import SupervisionState
 
 StartEngine = Callable[[ModelChoice], Engine]
 OnFused = Callable[[FuseRequest, FusionOutput, int], None]
@@ -78,6 +79,11 @@ class SharedEngine:
     @property
     def is_broken(self) -> bool:
         return self._current.is_broken
+
+    def supervision(self) -> SupervisionState:
+        """What the newest engine says of its processes."""
+        engine = self._current.engine
+        return engine.supervision() if isinstance(engine, Supervised) else SupervisionState()
 
     def view(self, name: str, on_fused: OnFused | None = None) -> "VehicleEngine":
         """The engine as one vehicle sees it."""
@@ -193,6 +199,9 @@ class VehicleEngine:
     @property
     def model(self) -> ModelInfo:
         return self._shared.model
+
+    def supervision(self) -> SupervisionState:
+        return self._shared.supervision()
 
     @property
     def frames_under_way(self) -> int:

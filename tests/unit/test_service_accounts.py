@@ -55,6 +55,7 @@ def test_results_are_counted_by_stage_cause_and_sensor() -> None:
         metrics.result("anna", result(sequence))
     assert value(metrics, "perception_results_total", vehicle="anna") == 3
     assert value(metrics, "perception_dropped_total", vehicle="anna", cause="overload") == 6
+    assert value(metrics, "perception_restarts_total", vehicle="anna", role="camera") == 3
     assert value(metrics, "perception_stage_seconds_count", vehicle="anna", stage="fusion") == 3
     assert value(metrics, "perception_stage_seconds_sum", vehicle="anna", stage="fusion") == pytest.approx(0.024)
     assert value(metrics, "perception_stage_seconds_count", vehicle="anna", stage="since_last_message") is None
