@@ -28,6 +28,8 @@ STOP = "stop"
 """A file of this name in the run's folder asks the workers to save and stop."""
 
 POLL_S = 0.5
+LEAVE_S = 60.0
+"""How long workers may take to save and leave when the caller is interrupted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,11 +69,17 @@ def train_in_processes(job: Job, listener: Listener, should_stop: Callable[[], b
         )
         fit = _Fit(trainer)
         follower = LogFollower(job.folder, listener, job.config.steps)
-        while fit.is_alive():
-            fit.join(POLL_S)
-            follower.poll()
-            if should_stop():
+        try:
+            while fit.is_alive():
+                fit.join(POLL_S)
+                follower.poll()
+                if should_stop():
+                    stop.touch()
+        finally:
+            if fit.is_alive():
+                # Ray would abort the whole process if it went while a thread is waiting inside it.
                 stop.touch()
+                fit.join(LEAVE_S)
         fit.check()
 
 

@@ -40,6 +40,7 @@ class EngineProcess:
         self._heard_s = 0.0
         self._busy_s = 0.0
         self._is_watched = False
+        self._on_lost: Lost | None = None
 
     @property
     def pid(self) -> int:
@@ -79,13 +80,19 @@ class EngineProcess:
         ray.get(ref, timeout=timeout_s)
 
     def watch(self, on_lost: Lost) -> None:
-        """Call `on_lost` (process, what happened, False) as soon as it dies; from a thread of Ray's."""
+        """Call `on_lost` (process, what happened, False) as soon as it dies; from a thread of Ray's or of the line's.
+
+        May be called again, for another `on_lost` in place of the first.
+        """
+        is_first = self._on_lost is None
+        self._on_lost = on_lost
         self._is_watched = True
         self.forgive()
-        self._ask(on_lost)
+        if is_first:
+            self._listen()
         if self._line is not None:
             # A socket tells of a death at once; Ray takes a while.
-            self._line.on_broken(lambda: self._broken(on_lost))
+            self._line.on_broken(lambda: self._tell("an engine process died: it closed its line"))
 
     def forgive(self) -> None:
         """Count its silence from now: it was we who slept."""
@@ -116,20 +123,20 @@ class EngineProcess:
         node_id: str = ray.get_runtime_context().get_node_id()
         return self._ready is not None and self._ready.node_id == node_id
 
-    def _broken(self, on_lost: Lost) -> None:
-        if self._is_watched:
-            on_lost(self, "an engine process died: it closed its line", False)
+    def _tell(self, what: str) -> None:
+        if self._is_watched and self._on_lost is not None:
+            self._on_lost(self, what, False)
 
-    def _ask(self, on_lost: Lost) -> None:
+    def _listen(self) -> None:
         def answered(answer: "Future[float]") -> None:
             if not self._is_watched:
                 return
             error = answer.exception()
             if error is not None:
-                on_lost(self, str(as_itself(error)), False)
+                self._tell(str(as_itself(error)))
                 return
             self._heard_s, self._busy_s = time.monotonic(), answer.result()
-            self._ask(on_lost)
+            self._listen()
 
         self.actor.beat.remote(BEAT_S).future().add_done_callback(answered)
 

@@ -30,6 +30,7 @@ from perception.runtime.supervision import RestartCounts, RestartPolicy
 
 logger = logging.getLogger(__name__)
 
+STANDBY_PAUSE_S = 2.0
 NEVER = -1
 _numbers = count()
 
@@ -97,8 +98,7 @@ class SupervisedEngine(ABC):
         self._quarantine = Quarantine(config.quarantine, config.quarantine_limit, self._model.name)
         for role, process in self._processes.items():
             process.watch(partial(self._lost, role))
-        if config.standby:
-            self._standby = start()
+        self._replenish()
         self._watchdog = Watchdog(self._check, config.silent_after_s)
 
     @property
@@ -253,8 +253,7 @@ class SupervisedEngine(ABC):
                     continue
                 self._install(role, process, lost_s)
                 break
-            if self._config.standby and not self._closing.is_set():
-                self._standby = self._start()
+            self._replenish()
         except Exception as error:  # a thread of its own: whoever waits for results must hear of it
             self._give_up(error if isinstance(error, EngineError) else EngineError(f"the engine failed: {error}"))
 
@@ -314,6 +313,25 @@ class SupervisedEngine(ABC):
             process.watch(partial(self._lost, role))
             logger.warning("the engine's %s process works again after %.2f s", role, self._last_outage_s)
         self._check(overslept=False)
+
+    def _replenish(self) -> None:
+        """See to it that there is a standby where there should be one; without the lock."""
+        with self._lock:
+            if self._config.standby and self._standby is None and not self._closing.is_set():
+                self._standby = self._start()
+                self._standby.watch(self._standby_lost)
+
+    def _standby_lost(self, process: EngineProcess, what: str, hangs: bool) -> None:
+        """Without the lock, in a thread of Ray's."""
+        with self._lock:
+            if self._standby is not process:
+                return
+            self._standby = None
+        logger.warning("the engine's standby process is lost and will be replaced: %s", what)
+        # A pause, lest one that cannot live keeps the machine busy; another thread, as Ray may need this one.
+        timer = threading.Timer(STANDBY_PAUSE_S, self._replenish)
+        timer.daemon = True
+        timer.start()
 
     def _take_standby(self) -> EngineProcess | None:
         with self._lock:

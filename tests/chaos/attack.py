@@ -114,8 +114,9 @@ def stored_twice(url: str) -> int:
 
 
 def _kill(crew: Crew, target: str, rng: random.Random) -> bool:
-    if target == "engine":
-        return crew.signal("engine", signal.SIGKILL, rng.randrange(1000))
+    if target.endswith("engine"):
+        stops = target.startswith("hung")
+        return crew.signal("engine", signal.SIGSTOP if stops else signal.SIGKILL, rng.randrange(1000))
     return crew.kill(target)
 
 

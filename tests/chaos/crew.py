@@ -13,7 +13,7 @@ import psutil
 from tests.contract.brokers import NatsServer
 
 ROOT = Path(__file__).resolve().parents[2]
-TARGETS = ("driver", "engine", "broker", "consumer")
+TARGETS = ("driver", "engine", "hung engine", "broker", "consumer")
 
 
 class Crew:

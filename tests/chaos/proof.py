@@ -8,14 +8,18 @@ import numpy as np
 
 from tests.chaos.book import Entry
 
+MAX_CUT_SHORT = 2
+"""Reference times that may be open when a run is told to stop."""
+
 
 def account(entries: Sequence[Entry], undisturbed: Sequence[str]) -> dict[str, Any]:
     """Count what is wrong in a book of replayed laps against the digests of an undisturbed one.
 
     lost: numbers missing below the last of a run, or below the count that its end states. doubled: more than once.
-    changed: not what the undisturbed run says. disordered: after a greater one of its run.
+    changed: not what the undisturbed run says. cut_short: so too, but the last ones of a run that was told to stop,
+    whose sensors had not all been heard. disordered: after a greater one of its run.
     """
-    lost = doubled = changed = disordered = ended = 0
+    lost = doubled = changed = cut_short = disordered = ended = 0
     for run_id in dict.fromkeys(entry.run_id for entry in entries):
         run = [entry for entry in entries if entry.run_id == run_id]
         numbers = [entry.sequence for entry in run if entry.sequence is not None]
@@ -27,7 +31,10 @@ def account(entries: Sequence[Entry], undisturbed: Sequence[str]) -> dict[str, A
         disordered += sum(later < earlier for earlier, later in pairwise(numbers))
         if any(end.endswith("completed") for end in ends):
             lost += abs(len(undisturbed) - count)
-        changed += sum(entry.sequence is not None and entry.value != undisturbed[entry.sequence] for entry in run)
+        differing = [n for entry in run if (n := entry.sequence) is not None and entry.value != undisturbed[n]]
+        is_cut = any(end.endswith("interrupted") for end in ends)
+        cut_short += sum(is_cut and number >= count - MAX_CUT_SHORT for number in differing)
+        changed += sum(not is_cut or number < count - MAX_CUT_SHORT for number in differing)
     return {
         "runs": len({entry.run_id for entry in entries}),
         "runs_ended": ended,
@@ -37,6 +44,7 @@ def account(entries: Sequence[Entry], undisturbed: Sequence[str]) -> dict[str, A
         "doubled": doubled,
         "disordered": disordered,
         "changed": changed,
+        "cut_short": cut_short,
     }
 
 

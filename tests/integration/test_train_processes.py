@@ -84,6 +84,22 @@ def test_an_error_of_a_process_arrives_as_itself(tmp_path: Path) -> None:
         train_in_processes(job(tmp_path, config(processes=2, batch_size=2, steps=40), broken), Told())
 
 
+def test_a_caller_that_is_interrupted_lives_on(tmp_path: Path) -> None:
+    """Ray aborts a process that shuts it down while a thread waits inside it."""
+    told = Told()
+
+    def interrupt() -> bool:
+        if told.steps:
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        train_in_processes(
+            job(tmp_path, config(processes=2, batch_size=2, steps=100_000), mini_frames(2)), told, interrupt
+        )
+    assert curve(tmp_path, "loss")
+
+
 def test_a_batch_that_cannot_be_dealt_out_equally_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="batch_size 4 must be a multiple of processes 3"):
         train_in_processes(job(tmp_path, config(processes=3), mini_frames(1)), Told())

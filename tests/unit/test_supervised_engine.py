@@ -294,6 +294,9 @@ def test_a_standby_takes_over_and_is_replaced(tmp_path: Path) -> None:
         assert used(frame(engine, 0).result(PATIENCE_S)) == {"a0", "b0"}
         assert engine.supervision().pids == {"all": started[1].pid}
         until(lambda: len(started) == 3)
+        started[2].die()
+        until(lambda: len(started) == 4)
+        assert engine.supervision().restarts == {"all": 1}, "the loss of a standby is no restart"
 
 
 def test_an_error_of_the_encoder_is_no_death(tmp_path: Path) -> None:
