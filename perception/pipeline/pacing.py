@@ -101,6 +101,23 @@ class Pace:
             yield message
             self.has_jumped = False
 
+    def _follow(self, playback: Playback, elapsed_s: float, arrival_ns: int) -> None:
+        """Set the clock by who steers; where he leaves the pace to a live source, by the source."""
+        rate = playback.status.rate
+        if not math.isinf(rate):
+            self._rate = rate
+            self.lag_ns = round(playback.late_s(elapsed_s) * 1e9)
+            if self._options.live and self.lag_ns > self._far_ns:
+                self.slowed_s += self.lag_ns / 1e9
+                self.lag_ns = 0
+                playback.rebase()
+            self._anchor = (time.monotonic(), arrival_ns + self.lag_ns)
+            return
+        self._rate = 1.0
+        if self._anchor is None or arrival_ns > self.now_ns():
+            self._anchor = (time.monotonic(), arrival_ns)
+        self.lag_ns = max(0, self.now_ns() - arrival_ns) if self._is_running else 0
+
     @property
     def _is_paced(self) -> bool:
         return not math.isinf(self._options.rate)
@@ -111,10 +128,7 @@ class Pace:
         if self._playback is not None:
             if not self._playback.wait_until(elapsed_s):
                 return False
-            rate = self._playback.status.rate
-            self._rate = 1.0 if math.isinf(rate) else rate
-            self.lag_ns = round(self._playback.late_s(elapsed_s) * 1e9)
-            self._anchor = (time.monotonic(), arrival_ns + self.lag_ns)
+            self._follow(self._playback, elapsed_s, arrival_ns)
             return True
         if self._kept is not None and self._kept.is_asleep:
             return True

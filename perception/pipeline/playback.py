@@ -122,6 +122,11 @@ class Playback:
                 self._changed.wait(delay_s)
             return False
 
+    def rebase(self) -> None:
+        """Keep the pace from here on: what is late by now is forgiven."""
+        with self._changing():
+            pass
+
     def late_s(self, position_s: float) -> float:
         """How long ago, in seconds of the drive, the message at `position_s` was due; 0 while paused or at no pace."""
         with self._changed:

@@ -109,7 +109,7 @@ def account(run: LiveRun) -> dict[str, Any]:
         "queue_gaps": run.gaps,
         "messages": run.summary.messages,
         "dropped": {cause: count for cause, count in sorted(dropped.items()) if count},
-        "is_exact": run.frames_in == results + dropped["overload"] and results == received + run.gaps,
+        "is_exact": run.summary.account.is_exact and results == received + run.gaps,
     }
 
 

@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from perception.config.schema import DeadlineConfig, LadderConfig, LiveConfig, PublishConfig, ServiceConfig, SyncConfig
+from perception.core.clock import ManualClock
 from perception.core.errors import DecisionError
 from perception.core.messages import AnyMessage, LidarSweep
 from perception.core.results import PerceptionResult
@@ -15,6 +17,7 @@ from perception.formats.mcap_decisions import DecisionRecord, pack_decision, rea
 from perception.pipeline.decisions import DecisionBook
 from perception.pipeline.overload import light_messages
 from perception.pipeline.replay import ReplayOptions, RunSummary, run_drive
+from perception.pipeline.session import Session
 from perception.queues.json_form import to_json
 from perception.sources.memory import MemorySource
 from perception.sources.synthetic_rig import synthetic_rig
@@ -90,16 +93,34 @@ def test_a_run_that_dropped_is_decided_the_same_again(handler: str) -> None:
     assert len(book.bundles) == live.account.bundles
 
 
-def test_results_in_time_are_made_of_earlier_ones() -> None:
-    config = configuration("publish_degraded").model_copy(update={"ladder": LadderConfig()})
-    live, results, _ = play_live(drive(), config, seconds=0.2, rate=1.0)
-    degraded = [result for result in results if result.degraded]
-    assert live.account.degraded == len(degraded) > 0
-    behind_first = [result for result in degraded if result.sequence > 2]
-    assert any(len(result.detections) for result in behind_first), "carried on from an earlier result"
-    for result in degraded:
-        assert (result.detections.track_id >= 0).all()
-        assert result.provenance.publication_slack_ns <= 0
+def test_a_result_in_time_is_what_the_last_one_says_of_that_time() -> None:
+    source = drive(1.0)
+    session = Session(
+        drive_id=source.drive_id,
+        run_id="run",
+        rig=RIG,
+        engine=SlowEngine(0.0),
+        config=ServiceConfig(),
+        clock=ManualClock(),
+    )
+    frames = [frame for message in source.messages() for frame in session.push(message)]
+    frames += session.finish()
+    first, later = frames[3], frames[6]
+    known = session.complete(first, 1.0)
+    assert known is not None
+    instead = session.completion.degrade(later)
+    assert session.completion.is_degraded(later)
+    assert session.complete(later, 1.0) is None, "the real one goes to the tracker alone"
+    assert (instead.sequence, instead.degraded, instead.reference_ns) == (1, True, later.bundle.reference_ns)
+    elapsed_s = (instead.reference_ns - known.reference_ns) / 1e9
+    shift_m = (1.0 - 10.0) * elapsed_s  # objects at 1 m/s, the ego at 10 m/s
+    assert np.allclose(instead.detections.center_m[:, 0], known.detections.center_m[:, 0] + shift_m, atol=1e-3)
+    assert (instead.detections.track_id == known.detections.track_id).all()
+    assert instead.path_hints.times_s[0] == pytest.approx(0.5 - elapsed_s)
+    assert not any(status.present for status in instead.sensors)
+    after = session.complete(frames[7], 1.0)
+    assert after is not None
+    assert after.sequence == 2
 
 
 def other_name(source: MemorySource) -> MemorySource:
