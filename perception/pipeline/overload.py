@@ -116,16 +116,29 @@ def light_messages(rig: SensorRig, duration_s: float, *, delay_ns: int = ARRIVAL
 
 
 def _light_message(sensor: Sensor, capture_ns: int, delay_ns: int) -> AnyMessage:
-    times = {"sensor": sensor.name, "capture_ns": capture_ns, "arrival_ns": capture_ns + delay_ns}
+    name, arrival_ns = sensor.name, capture_ns + delay_ns
     if sensor.modality is Modality.CAMERA:
-        return CameraFrame(**times, data=b"")
+        return CameraFrame(sensor=name, capture_ns=capture_ns, arrival_ns=arrival_ns, data=b"")
     none, points = np.zeros(0, dtype=np.float32), np.zeros((0, 3), dtype=np.float32)
     if sensor.modality is Modality.LIDAR:
-        return LidarSweep(**times, points_m=points, intensity=none, motion=SweepMotion.COMPENSATED)
+        return LidarSweep(
+            sensor=name,
+            capture_ns=capture_ns,
+            arrival_ns=arrival_ns,
+            points_m=points,
+            intensity=none,
+            motion=SweepMotion.COMPENSATED,
+        )
     return RadarScan(
-        **times, points_m=points, rcs_dbsm=none, radial_mps=none, compensated_mps=none,
+        sensor=name,
+        capture_ns=capture_ns,
+        arrival_ns=arrival_ns,
+        points_m=points,
+        rcs_dbsm=none,
+        radial_mps=none,
+        compensated_mps=none,
         is_valid=np.zeros(0, dtype=np.bool_),
-    )  # fmt: skip
+    )
 
 
 class _SimulatedClock:

@@ -1,6 +1,7 @@
 """Overload in simulated time: nothing is lost without a cause, nothing waits for long, whatever the load."""
 
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from perception.core.stages import FuseRequest
 from perception.pipeline.overload import OverloadRun, light_messages, overload_table, simulate_live
 from perception.sources.synthetic_rig import synthetic_rig
 
+Handler = Literal["publish_late", "publish_degraded", "skip"]
 MS = 1_000_000
 FULL_RIG = synthetic_rig()
 RIG = SensorRig(
@@ -27,7 +29,7 @@ LIDAR: Sensor = RIG.of(Modality.LIDAR)[0]
 
 @st.composite
 def configurations(draw: st.DrawFn) -> ServiceConfig:
-    handler = draw(st.sampled_from(["publish_late", "publish_degraded", "skip"]))
+    handler: Handler = draw(st.sampled_from(["publish_late", "publish_degraded", "skip"]))
     return ServiceConfig(
         deadline=DeadlineConfig(budget_ms=draw(st.sampled_from([80.0, 200.0, 500.0])), handler=handler),
         live=LiveConfig(max_in_flight=draw(st.integers(1, 3))),
