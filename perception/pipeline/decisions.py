@@ -5,7 +5,7 @@ came; not on how long anything took. So those are all that is written down (`per
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,28 +13,21 @@ from perception.config.schema import ServiceConfig, Settings
 from perception.core.bundle import DropCause, SensorBundle
 from perception.core.errors import DecisionError
 from perception.core.messages import AnyMessage
-from perception.core.ports import Engine, Source, TieredEngine
-from perception.core.stages import ModelInfo
+from perception.core.ports import Engine, Source
 from perception.formats.mcap_decisions import (
     VERSION,
     BundleRecord,
     DecisionRecord,
     EndRecord,
     JumpRecord,
-    ModelRecord,
-    PassedRecord,
     RunRecord,
 )
 from perception.pipeline.completion import Outcome
 from perception.pipeline.deadlines import Fate, ReplayDeadlines
+from perception.pipeline.decision_log import DECIDING, hits_of, models_of
 from perception.pipeline.frames import Draft
 from perception.pipeline.ladder import Rung, rungs_of
 from perception.pipeline.steering import Order
-
-Note = Callable[[DecisionRecord], None]
-
-DECIDING = ("model", "sync", "tracker", "health", "deadline", "ladder", "publish")
-"""Sections of the settings that results depend on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,108 +76,22 @@ class DecisionBook:
 
     def check(self, source: Source, engine: Engine) -> None:
         """Raises DecisionError where this is another drive, rig or model."""
-        recorded = {"drive": self.run.drive_id, "calibration": self.run.calibration_hash}
-        here = {"drive": source.drive_id, "calibration": source.rig.calibration_hash()}
-        for model, info in zip(self.run.models, models_of(engine), strict=False):
+        models = models_of(engine)
+        recorded = {
+            "drive": self.run.drive_id,
+            "calibration": self.run.calibration_hash,
+            "number of models": str(len(self.run.models)),
+        }
+        here = {
+            "drive": source.drive_id,
+            "calibration": source.rig.calibration_hash(),
+            "number of models": str(len(models)),
+        }
+        for model, info in zip(self.run.models, models, strict=False):
             recorded[f"model {model.name}"], here[f"model {model.name}"] = model.hash, info.hash
-        if len(self.run.models) != len(models_of(engine)):
-            recorded["number of models"], here["number of models"] = (
-                str(len(self.run.models)),
-                str(len(models_of(engine))),
-            )
         for what, value in recorded.items():
             if value != here[what]:
                 raise DecisionError(f"{self.name}: the run had {what} {value!r}, here it is {here[what]!r}")
-
-
-def models_of(engine: Engine) -> tuple[ModelInfo, ...]:
-    """The full model first."""
-    return tuple(tier.model for tier in engine.tiers) if isinstance(engine, TieredEngine) else (engine.model,)
-
-
-class DecisionLog:
-    """Writes down what is decided. `note` is called from two threads."""
-
-    def __init__(self, note: Note) -> None:
-        self._note = note
-
-    def begin(
-        self,
-        source: Source,
-        run_id: str,
-        engine: Engine,
-        config: ServiceConfig,
-        start_s: float,
-        duration_s: float | None,
-    ) -> None:
-        settings = config.model_dump(mode="json", include=set(DECIDING))
-        self._note(
-            DecisionRecord(
-                run=RunRecord(
-                    version=VERSION,
-                    drive_id=source.drive_id,
-                    run_id=run_id,
-                    calibration_hash=source.rig.calibration_hash(),
-                    models=[ModelRecord(name=info.name, hash=info.hash) for info in models_of(engine)],
-                    settings=settings,
-                    start_s=start_s,
-                    duration_s=duration_s,
-                )
-            )
-        )
-
-    def passed(self, message: int) -> None:
-        self._note(DecisionRecord(passed=PassedRecord(message=message)))
-
-    def jumped(self, number: int, message: AnyMessage) -> None:
-        self._note(
-            DecisionRecord(
-                jump=JumpRecord(
-                    message=number,
-                    sensor=message.sensor,
-                    capture_ns=message.capture_ns,
-                    arrival_ns=message.arrival_ns,
-                )
-            )
-        )
-
-    def dropped(self, draft: Draft, cause: DropCause, *, turn: int, at_message: int) -> None:
-        bundle = draft.bundle
-        self._note(
-            DecisionRecord(
-                bundle=BundleRecord(
-                    bundle=bundle.sequence,
-                    reference_ns=bundle.reference_ns,
-                    hits=_hits(bundle),
-                    turn=turn,
-                    at_message=at_message,
-                    fate=Fate(cause.value).value,
-                )
-            )
-        )
-
-    def outcome(self, outcome: Outcome) -> None:
-        frame = outcome.frame
-        self._note(
-            DecisionRecord(
-                bundle=BundleRecord(
-                    bundle=frame.bundle.sequence,
-                    reference_ns=frame.bundle.reference_ns,
-                    hits=_hits(frame.bundle),
-                    turn=frame.turn,
-                    at_message=frame.at_message,
-                    fate=outcome.fate.value,
-                    level=frame.rung.level,
-                    change=frame.change,
-                    sequence=outcome.sequence,
-                    published_drive_ns=outcome.published_at,
-                    base=outcome.base,
-                )
-            )
-        )
-
-    def end(self, messages: int, reason: str) -> None:
-        self._note(DecisionRecord(end=EndRecord(messages=messages, reason=reason)))
 
 
 @dataclass(slots=True)
@@ -261,8 +168,8 @@ class RecordedSteering:
         where = f"{self.book.name}: bundle {bundle.sequence} at {bundle.reference_ns}"
         if record is None:
             raise DecisionError(f"{where} is not among the decisions: the recording breaks off, or is of another drive")
-        if record.reference_ns != bundle.reference_ns or record.hits != _hits(bundle):
-            other = sorted(set(record.hits.items()) ^ set(_hits(bundle).items()))
+        if record.reference_ns != bundle.reference_ns or record.hits != hits_of(bundle):
+            other = sorted(set(record.hits.items()) ^ set(hits_of(bundle).items()))
             raise DecisionError(
                 f"{where} is made of other messages than in the recorded run ({record.reference_ns}; "
                 f"{', '.join(f'{sensor} {time}' for sensor, time in other[:4])}): another drive, or other settings"
@@ -298,10 +205,6 @@ class RecordedDeadlines(ReplayDeadlines):
 
 
 _DROPPED = frozenset({Fate.OVERLOAD.value, Fate.SKIPPED.value, Fate.OUTAGE.value})
-
-
-def _hits(bundle: SensorBundle) -> dict[str, int]:
-    return {sensor: stamp.capture_ns for sensor, stamp in sorted(bundle.hits.items())}
 
 
 def _difference(section: str, asked: Settings, then: Settings) -> str:

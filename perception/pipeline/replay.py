@@ -16,7 +16,8 @@ from perception.core.results import EndOfRun, PerceptionResult
 from perception.pipeline.account import Account
 from perception.pipeline.completion import MAX_IN_FLIGHT, Outcome
 from perception.pipeline.deadlines import Deadlines, LiveDeadlines, ReplayDeadlines
-from perception.pipeline.decisions import DecisionBook, DecisionLog, Note, RecordedDeadlines, RecordedSteering
+from perception.pipeline.decision_log import DecisionLog, Note
+from perception.pipeline.decisions import DecisionBook, RecordedDeadlines, RecordedSteering
 from perception.pipeline.frames import Draft
 from perception.pipeline.pacing import Pace, ReplayOptions
 from perception.pipeline.playback import Playback
