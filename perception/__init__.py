@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from perception.config.load import load_service_config
     from perception.core.errors import PerceptionError
     from perception.core.labels import Labels
+    from perception.core.prediction import predict
     from perception.core.results import Detection, Detections, EndOfRun, PathHints, PerceptionResult
     from perception.core.rig import SensorRig
     from perception.queues.open import open_queue, subscribe
@@ -28,6 +29,7 @@ _HOME = {
     "load_service_config": "perception.config.load",
     "open_drive": "perception.sources.open",
     "open_queue": "perception.queues.open",
+    "predict": "perception.core.prediction",
     "subscribe": "perception.queues.open",
 }
 
@@ -43,6 +45,7 @@ __all__ = [
     "load_service_config",
     "open_drive",
     "open_queue",
+    "predict",
     "subscribe",
 ]
 

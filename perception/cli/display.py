@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 
 import click
 import numpy as np
@@ -73,6 +74,11 @@ class ReplayDisplay:
             click.echo(f"{summary.end.reason}: {self._line()}; unused messages: {dropped}")
             if faults:
                 click.echo(f"sensor faults: {faults}")
+            if summary.jumped_s or summary.slowed_s:
+                click.echo(
+                    f"the drive could not be read at this rate: {summary.jumped_s:.1f} s of it were jumped over, "
+                    f"and it was slowed down by {summary.slowed_s:.1f} s"
+                )
         self._begin_lap()
 
     def _begin_lap(self) -> None:
@@ -102,6 +108,9 @@ class ReplayDisplay:
             "latency_ms": {"p50": round(p50, 3), "p99": round(p99, 3)},
             "dropped": dict(sorted(summary.dropped.items())),
             "faults": dict(sorted(self._faults.items())),
+            "account": {**asdict(summary.account), "is_exact": summary.account.is_exact},
+            "jumped_s": round(summary.jumped_s, 3),
+            "slowed_s": round(summary.slowed_s, 3),
         }
 
 

@@ -14,9 +14,14 @@ from perception.cli.service_run import RunOptions, exit_code, run_options, run_s
 from perception.config.schema import ServiceConfig
 from perception.core.errors import UsageError
 from perception.core.ports import Source
+from perception.pipeline.decisions import DecisionBook
 from perception.pipeline.playback import Playback
 from perception.pipeline.replay import ReplayOptions
+from perception.sources.mcap import McapSource, is_drive
 from perception.sources.open import open_drive
+
+OWN = "the drive's own"
+"""Stands for `--decisions` without a file."""
 
 
 @click.command()
@@ -40,6 +45,10 @@ from perception.sources.open import open_drive
     metavar="DIR",
     help="Keep the state of the run in DIR; go on with the run that DIR holds, if its process died.",
 )
+@click.option(
+    "--decisions", is_flag=False, flag_value=OWN, metavar="[RUN.mcap]", help="Decide as the live run did that RUN.mcap "
+    "records (PATH itself if not given): the same bundles, drops, deadlines and results, at any speed.",
+)  # fmt: skip
 @click.option("--strict", is_flag=True, help="Stop at the first message that cannot be read.")
 @run_options
 @click.pass_context
@@ -57,6 +66,7 @@ def replay(
     reference: str | None,
     control: Path | None,
     resume: Path | None,
+    decisions: str | None,
     strict: bool,
     run: RunOptions,
 ) -> None:
@@ -65,6 +75,13 @@ def replay(
     PATH is a drive in any supported format, or `synthetic:` for one that is made up on the spot. On a terminal, keys
     steer: space pauses, s steps, [ and ] seek, - and + change the rate, q quits.
     """
+    book = None
+    if decisions is not None:
+        _refuse_with_decisions(live=live, loop=loop, start=start, duration=duration, control=control, resume=resume)
+        book = read_decisions(Path(path if decisions == OWN else decisions))
+        run = replace(run, config=book.settings(run.config))
+        if decisions != OWN:
+            start, duration = book.run.start_s, book.run.duration_s
     if reference:
         sync = run.config.sync.model_copy(update={"reference": reference})
         run = replace(run, config=run.config.model_copy(update={"sync": sync}))
@@ -77,7 +94,8 @@ def replay(
     opened = open_drive(path, format=format_name, scene=scene, latency=run.config.latency)
     with contextlib.closing(opened) as source, contextlib.ExitStack() as stack:
         playback = Playback(rate, _seconds_of(source))
-        steers = resume is None and not run.quiet and not run.as_json and stack.enter_context(steered_by_keys(playback))
+        is_own = resume is None and book is None
+        steers = is_own and not run.quiet and not run.as_json and stack.enter_context(steered_by_keys(playback))
         if steers:
             click.echo(KEYS, err=True)
         if control is not None:
@@ -89,8 +107,35 @@ def replay(
             loop=loop,
             playback=playback if steers or control is not None else None,
             resume=resume,
+            decisions=book,
         )
     ctx.exit(exit_code(summary))
+
+
+def read_decisions(path: Path) -> DecisionBook:
+    """What the live run recorded in `path` decided. Raises UsageError where that is no recording, DecisionError."""
+    if not path.is_file() and not path.is_dir():
+        raise UsageError(f"--decisions {path}: no such file")
+    if not is_drive(path):
+        raise UsageError(f"--decisions {path}: no recording of a run; make one with `--live --record FILE.mcap`")
+    with contextlib.closing(McapSource(path)) as recording:
+        return DecisionBook.of(str(path), recording.decisions())
+
+
+def _refuse_with_decisions(
+    *, live: bool, loop: bool, start: float, duration: float | None, control: Path | None, resume: Path | None
+) -> None:
+    asked = {
+        "--live": live,
+        "--loop": loop,
+        "--start": start,
+        "--duration": duration,
+        "--control": control,
+        "--resume": resume,
+    }
+    for name, value in asked.items():
+        if value:
+            raise UsageError(f"{name} does not go with --decisions: the recorded run says what is played")
 
 
 def _seconds_of(source: Source) -> float | None:

@@ -19,6 +19,7 @@ from perception.core.bundle import DropCause
 from perception.core.clock import SystemClock
 from perception.core.errors import QueueError, UsageError
 from perception.core.ports import Engine, Recorder, ResultQueue, Source
+from perception.pipeline.decisions import DecisionBook
 from perception.pipeline.laps import replay_laps
 from perception.pipeline.playback import Playback
 from perception.pipeline.replay import ReplayOptions, RunSummary
@@ -40,6 +41,8 @@ LOSSES = frozenset(
         DropCause.LATE,
         DropCause.OUTAGE,
         DropCause.QUARANTINED,
+        DropCause.SKIPPED,
+        DropCause.DEADLINE,
     }
 )
 """What makes a run end with exit code 3; images that no reference time wanted are not losses."""
@@ -126,6 +129,7 @@ def run_service(
     video: Path | None = None,
     playback: Playback | None = None,
     resume: Path | None = None,
+    decisions: DecisionBook | None = None,
 ) -> RunSummary:
     """Play a source through the service, shown and recorded as `run` says; the account of the last lap.
 
@@ -144,6 +148,7 @@ def run_service(
             source, engine, queue, run.config,
             options=options, loop=loop, recorders=recorders, on_result=display.result, playback=playback,
             resuming=resuming,
+            decisions=decisions,
         ):  # fmt: skip
             display.lap(summary)
     return summary

@@ -1,5 +1,6 @@
 """Every setting of the service, with its default, range and meaning. Frozen; an unknown field is an error."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -173,6 +174,63 @@ class HealthConfig(Settings):
     """A sensor with such a fault is left out of fusion and counted as `masked`; other faults are reported only."""
 
 
+class DeadlineConfig(Settings):
+    """When a result must be out, and what happens where it is not. Live; a replay only tells the slack."""
+
+    budget_ms: Milliseconds = 300.0
+    """From the reference time (its capture) to publication."""
+    handler: Literal["publish_late", "publish_degraded", "skip"] = "publish_late"
+    """What is done about a missed deadline. `publish_late`: the result comes when it is ready. `publish_degraded`: what
+    earlier results say of that time is published at the deadline, flagged; the real one goes to the tracker alone.
+    `skip`: the result goes to the tracker alone."""
+
+
+class LadderConfig(Settings):
+    """The ladder of degradations of a live service that is too slow; without rungs there is none.
+
+    The rungs, each with all before it: `cameras`, then `small_model`, then `skip`.
+    """
+
+    cameras: tuple[Annotated[int, Field(ge=0, le=64)], ...] = ()
+    """How many cameras are left on each of the first rungs, falling: `[4, 2]`."""
+    camera_order: tuple[str, ...] = ()
+    """Cameras by what they are worth, the best first; the others follow in rig order."""
+    small_model: str | None = None
+    """A quicker model's name or checkpoint for the rung after; it is loaded beside the other."""
+    skip: tuple[Annotated[int, Field(ge=2, le=100)], ...] = ()
+    """On each of the last rungs one frame of so many is worked on, rising: `[2, 4]`."""
+    slow_frames: Annotated[int, Field(ge=1, le=1000)] = 3
+    """One rung up after so many slow frames in a row: late ones, or such as left older ones without a turn."""
+    calm_frames: Annotated[int, Field(ge=1, le=100_000)] = 20
+    """One rung down after so many frames in a row with headroom. Doubles each time that going down proves too early."""
+    headroom: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Share of `deadline.budget_ms` that a frame must leave to have headroom."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "LadderConfig":
+        if any(later >= earlier for earlier, later in pairwise(self.cameras)):
+            raise ValueError("cameras must fall from rung to rung")
+        if any(later <= earlier for earlier, later in pairwise(self.skip)):
+            raise ValueError("skip must rise from rung to rung")
+        return self
+
+
+class LiveConfig(Settings):
+    """How a live service keeps up: the newest frame wins, and nothing waits for long."""
+
+    max_in_flight: Annotated[int, Field(ge=1, le=64)] = 2
+    """Frames being encoded or fused at once; one more waits, until a newer one takes its place."""
+    max_lag_ms: Annotated[float, Field(gt=0, le=60_000)] = 200.0
+    """A sensor's message that is read so long after it was due is passed over. A recorded drive that is more than
+    twice this behind jumps ahead where it can be entered anywhere, and is slowed down where not."""
+
+
+class PublishConfig(Settings):
+    predict_to: Literal["reference", "publication"] = "reference"
+    """`publication`: boxes, path hints and pose are carried on to the time at which the result is published, which it
+    states (`predicted_to_ns`)."""
+
+
 class RuntimeConfig(Settings):
     placement: Literal["auto", "local", "split", "colocated"] = "auto"
     """`auto`: `split` where there are several devices, else `colocated`. `local`: in this process, without Ray."""
@@ -267,6 +325,10 @@ class ServiceConfig(Settings):
     sync: SyncConfig = SyncConfig()
     tracker: TrackerConfig = TrackerConfig()
     health: HealthConfig = HealthConfig()
+    deadline: DeadlineConfig = DeadlineConfig()
+    ladder: LadderConfig = LadderConfig()
+    live: LiveConfig = LiveConfig()
+    publish: PublishConfig = PublishConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     queue: QueueConfig = QueueConfig()
     latency: LatencyConfig = LatencyConfig()

@@ -25,6 +25,11 @@ class ModelError(PerceptionError):
     """A checkpoint or model configuration does not fit."""
 
 
+class DecisionError(PerceptionError):
+    """A recorded run cannot be decided again: its decisions are missing, or of another drive, model or
+    configuration."""
+
+
 class QueueError(PerceptionError):
     """A result queue cannot be reached, refused us, or carries something that is not a result."""
 

@@ -151,6 +151,16 @@ class Supervised(Engine, Protocol):
     def supervision(self) -> SupervisionState: ...
 
 
+@runtime_checkable
+class TieredEngine(Engine, Protocol):
+    """An engine with quicker, less exact ones beside it, for when it cannot keep up."""
+
+    @property
+    def tiers(self) -> tuple[Engine, ...]:
+        """The engine itself first, the quickest last."""
+        ...
+
+
 class ResultQueue(Protocol):
     """Carries results from one producer to any number of consumers. Each implementation states what it promises."""
 

@@ -151,6 +151,9 @@ class Provenance:
     stage_latency_ns: wall time by stage. dropped: messages lost since the last result, by cause. restarts: processes of
     the service replaced while this frame was in work or since the last one, by role. quarantined: sensors missing
     because their message crashes the encoder.
+    publication_slack_ns: time left at the result's own deadline when it was published, negative where it was missed.
+    ladder_level: rung of the ladder of degradations, 0 for none; ladder_rung: what is left out there; ladder_change:
+    why the level is not that of the result before, empty where it is.
     """
 
     model: str
@@ -164,13 +167,21 @@ class Provenance:
     dropped: Mapping[str, int] = field(default_factory=dict)
     restarts: Mapping[str, int] = field(default_factory=dict)
     quarantined: tuple[str, ...] = ()
+    publication_slack_ns: int = 0
+    ladder_level: int = 0
+    ladder_rung: str = ""
+    ladder_change: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PerceptionResult:
     """Everything the service says about one reference time; `(drive_id, run_id, sequence)` identifies it.
 
-    world_SE3_ego: (4, 4) float64 at the reference, None where the drive has no poses.
+    Detections, path hints and world_SE3_ego (4, 4) float64 (None where the drive has no poses) are those of
+    `reference_ns`, or where `predicted_to_ns` is given, of that time. ego_velocity_mps (x, y over ground, in ego axes)
+    and ego_yaw_rate_radps are the ego's motion; None where nothing is known of it. published_ns: wall clock;
+    published_drive_ns: the same moment on the drive's own clock. degraded: made in time of earlier results, because the
+    real one was late.
     """
 
     drive_id: str
@@ -183,6 +194,16 @@ class PerceptionResult:
     sensors: tuple[SensorStatus, ...]
     world_SE3_ego: F64 | None
     provenance: Provenance
+    ego_velocity_mps: tuple[float, float] | None = None
+    ego_yaw_rate_radps: float = 0.0
+    published_drive_ns: int = 0
+    predicted_to_ns: int | None = None
+    degraded: bool = False
+
+    @property
+    def valid_ns(self) -> int:
+        """The time that detections, path hints and pose are of, on the capture clock."""
+        return self.reference_ns if self.predicted_to_ns is None else self.predicted_to_ns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

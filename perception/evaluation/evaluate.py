@@ -136,12 +136,14 @@ class Evaluator:
             self._streamed[name] += frames
             self._unbegun[name] += unbegun
         self._streamed["not moved"] += streamed(run, is_moved=False)[0]
+        self._streamed["predicted"] += streamed(run, is_predicted=True)[0]
 
     def _streaming_scores(self) -> dict[str, Any]:
         """At the measured latency, moved on to the ground-truth time and as it is; then by assumed latency in ms."""
         return {
             MEASURED: {**detection_scores(self._streamed[MEASURED]), "dropped": self._unbegun[MEASURED]},
             "measured_not_moved": detection_scores(self._streamed["not moved"]),
+            "measured_predicted": detection_scores(self._streamed["predicted"]),
             "by_latency_ms": {
                 f"{latency:g}": {
                     **detection_scores(self._streamed[f"{latency:g}"]),

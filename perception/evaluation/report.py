@@ -203,15 +203,23 @@ def _planning(planning: Mapping[str, Any]) -> str:
 
 def _streaming(streaming: Mapping[str, Any]) -> str:
     measured, still = streaming["measured"], streaming["measured_not_moved"]
+    predicted = streaming["measured_predicted"]
+    gain = {name: _difference(predicted[name], still[name]) for name in ("mAP", "NDS", "mAP_present", "NDS_present")}
     rows = [
         ("measured", *_scores(measured), measured["dropped"]),
         ("measured, not moved on", *_scores(still), measured["dropped"]),
+        ("measured, predicted (`perception.predict`)", *_scores(predicted), measured["dropped"]),
+        ("gain by prediction", *gain.values(), None, None),
     ]
     rows += [
         (f"{latency} ms", *_scores(found), found["dropped"]) for latency, found in streaming["by_latency_ms"].items()
     ]
     text = "Each ground-truth time takes the newest result finished by then, moved on to it; one worker, newest first."
     return f"## Streaming\n\n{text}\n\n" + table(("latency", *SCORES, "frames not begun"), rows)
+
+
+def _difference(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one - other
 
 
 def _robustness(robustness: Sequence[Mapping[str, Any]]) -> str:

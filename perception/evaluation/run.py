@@ -159,11 +159,13 @@ def planned_frames(run: DriveRun) -> list[PlannedFrame]:
 
 
 def streamed(
-    run: DriveRun, *, latency_ns: int | None = None, is_moved: bool = True
+    run: DriveRun, *, latency_ns: int | None = None, is_moved: bool = True, is_predicted: bool = False
 ) -> tuple[list[EvaluatedFrame], int]:
     """The frames as a consumer has them at each labelled time, and how many results were never begun.
 
     One worker does a frame after the other, newest first; each takes what it took in this run, or `latency_ns`.
+    is_moved: carried on to the labelled time; is_predicted: by what the result itself says of the ego's motion, as
+    `perception.predict` does, not by where the ego really went.
     """
     results = [result for result in run.results if result.reference_ns in run.ready_ns]
     ready = [run.ready_ns[result.reference_ns] for result in results]
@@ -175,6 +177,7 @@ def streamed(
             finish_ns=finish,
             detections=result.detections,
             world_SE3_ego=run.truth.poses.pose_at(result.reference_ns),
+            predicted_from=result if is_predicted else None,
         )
         for result, finish in zip(results, finished.tolist(), strict=True)
     ]

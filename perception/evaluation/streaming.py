@@ -6,16 +6,17 @@ A result that is right but late is wrong by as much as the world has moved on (L
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.core.geometry import invert, rotation_from_yaw, transform_points, wrap_angle, yaw_of
+from perception.core.geometry import invert
 from perception.core.labels import Labels
-from perception.core.results import Detections
+from perception.core.prediction import move_detections, predict
+from perception.core.results import Detections, PerceptionResult
 from perception.evaluation.frames import EvaluatedFrame
 
 F64 = NDArray[np.float64]
@@ -27,12 +28,17 @@ DROPPED: Final = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TimedResult:
-    """What was said of `reference_ns`, and when it was out. world_SE3_ego: (4, 4) at the reference, None if unknown."""
+    """What was said of `reference_ns`, and when it was out.
+
+    world_SE3_ego: (4, 4) at the reference, None if unknown. predicted_from: the result itself, where it is to be
+    carried on by its own account of the ego's motion.
+    """
 
     reference_ns: int
     finish_ns: int
     detections: Detections
     world_SE3_ego: F64 | None
+    predicted_from: PerceptionResult | None = None
 
 
 def finish_times(ready_ns: Sequence[int], latency_ns: Sequence[int]) -> NDArray[np.int64]:
@@ -67,7 +73,8 @@ def streamed_frames(
     """One frame for each of `labels`, with the newest result finished by then; nothing detected where there is none.
 
     is_moved: carry detections on to the ground-truth time, by their own velocities and the ego's motion between the two
-    (`pose_at`: world_SE3_ego at a time; where either pose is unknown the ego's motion is left out).
+    (`pose_at`: world_SE3_ego at a time; where either pose is unknown the ego's motion is left out), or where a result
+    is `predicted_from` itself, as `perception.predict` does.
     Of two results finished by then the one with the later reference counts.
     """
     in_time = sorted((one for one in results if one.finish_ns != DROPPED), key=lambda one: one.finish_ns)
@@ -96,20 +103,9 @@ def streamed_frames(
     return frames
 
 
-def move_detections(detections: Detections, new_SE3_old: F64, duration_s: float) -> Detections:
-    """The same objects `duration_s` later, each gone on at its velocity, seen from the ego frame `new`."""
-    center = detections.center_m.astype(np.float64)
-    center[:, :2] += detections.velocity_mps * duration_s
-    turn = float(yaw_of(new_SE3_old[:3, :3]))
-    return replace(
-        detections,
-        center_m=transform_points(new_SE3_old, center).astype(np.float32),
-        yaw_rad=wrap_angle(detections.yaw_rad + turn).astype(np.float32),
-        velocity_mps=(detections.velocity_mps @ rotation_from_yaw(turn)[:2, :2].T).astype(np.float32),
-    )
-
-
 def _carried(result: TimedResult, time_ns: int, world_SE3_now: F64 | None) -> Detections:
+    if result.predicted_from is not None:
+        return predict(result.predicted_from, time_ns).detections
     moved = np.eye(4)
     if world_SE3_now is not None and result.world_SE3_ego is not None:
         moved = invert(world_SE3_now) @ result.world_SE3_ego

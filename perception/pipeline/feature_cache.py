@@ -17,17 +17,24 @@ MAX_SWEEP_AGE_NS = 1_000_000_000
 
 
 class FeatureCache:
-    """Messages and their features by the index of their stamp. Encodes when asked, each once.
+    """Messages and their features by the index of their stamp. Encodes when asked, each once by each engine.
 
-    For a model that takes several sweeps at once the last ones of each lidar are kept beside the messages.
+    engines: `tier` is an index into them. What a sweep's features are does not depend on when it is encoded:
+    `plan_lidar` fixes the motion that it is moved by. For a model that takes several sweeps at once the last ones of
+    each lidar are kept beside the messages.
     """
 
-    def __init__(self, rig: SensorRig, engine: Engine) -> None:
+    def __init__(self, rig: SensorRig, engines: Sequence[Engine]) -> None:
         self._rig = rig
-        self._engine = engine
-        self._sweeps = SweepHistory(engine.model.lidar_sweeps)
+        self._engines = engines
+        self._sweeps = SweepHistory(max(engine.model.lidar_sweeps for engine in engines))
         self._messages: dict[int, SensorMessage] = {}
-        self._handles: dict[int, dict[int | None, FeatureHandle]] = {}
+        self._handles: dict[int, dict[tuple[int, int | None], FeatureHandle]] = {}
+        self._motions: dict[int, EgoMotion] = {}
+
+    def __len__(self) -> int:
+        """How many messages are held."""
+        return len(self._messages)
 
     def add(self, index: int, message: SensorMessage) -> None:
         self._messages[index] = message
@@ -38,36 +45,45 @@ class FeatureCache:
         """Forget messages that no bundle can use again, and their features."""
         for index in indices:
             self._messages.pop(index, None)
-            self._engine.release(list(self._handles.pop(index, {}).values()))
+            self._motions.pop(index, None)
+            for (tier, _), handle in self._handles.pop(index, {}).items():
+                self._engines[tier].release([handle])
 
     def clear(self) -> None:
         self.release(list(self._messages))
         self._sweeps.clear()
 
-    def encode_camera(self, index: int) -> FeatureHandle:
+    def encode_camera(self, index: int, tier: int = 0) -> FeatureHandle:
         """Features of an image; they are free of geometry, so one encoding serves every bundle."""
         frame = self._messages[index]
         assert isinstance(frame, CameraFrame)
         handles = self._handles.setdefault(index, {})
-        if None not in handles:
+        if (tier, None) not in handles:
             request = CameraRequest(key=f"{frame.sensor}:{index}", frame=frame, camera=self._camera_of(frame))
-            handles[None] = self._engine.encode(request)
-        return handles[None]
+            handles[tier, None] = self._engines[tier].encode(request)
+        return handles[tier, None]
 
-    def encode_lidar(self, index: int, motion: EgoMotion) -> FeatureHandle:
+    def plan_lidar(self, index: int, motion: EgoMotion) -> None:
+        """Whenever this sweep is encoded for the reference time of `motion`, it is moved by `motion`."""
+        self._motions[index] = motion
+
+    def encode_lidar(self, index: int, motion: EgoMotion, tier: int = 0) -> FeatureHandle:
         """Features of a sweep moved to the reference time of `motion`."""
         sweep = self._messages[index]
         assert isinstance(sweep, LidarSweep)
         handles = self._handles.setdefault(index, {})
-        if motion.reference_ns not in handles:
+        planned = self._motions.get(index)
+        if planned is not None and planned.reference_ns == motion.reference_ns:
+            motion = planned
+        if (tier, motion.reference_ns) not in handles:
             mount = self._rig[sweep.sensor].ego_SE3_sensor
             key = f"{sweep.sensor}:{index}@{motion.reference_ns}"
-            earlier = self._sweeps.before(sweep)
+            earlier = self._sweeps.before(sweep)[: self._engines[tier].model.lidar_sweeps - 1]
             request = LidarRequest(key=key, sweep=sweep, ego_SE3_sensor=mount, motion=motion, earlier=earlier)
-            handles[motion.reference_ns] = self._engine.encode(request)
-        return handles[motion.reference_ns]
+            handles[tier, motion.reference_ns] = self._engines[tier].encode(request)
+        return handles[tier, motion.reference_ns]
 
-    def encode_radars(self, bundle: SensorBundle, motion: EgoMotion) -> FeatureHandle | None:
+    def encode_radars(self, bundle: SensorBundle, motion: EgoMotion, tier: int = 0) -> FeatureHandle | None:
         """Features of all radars of a bundle together; None if it has none. The caller releases them."""
         scans: list[RadarScan] = []
         for sensor in self._rig.of(Modality.RADAR):
@@ -79,7 +95,8 @@ class FeatureCache:
             return None
         mounts = tuple(self._rig[scan.sensor].ego_SE3_sensor for scan in scans)
         key = f"radars@{motion.reference_ns}"
-        return self._engine.encode(RadarRequest(key=key, scans=tuple(scans), ego_SE3_sensor=mounts, motion=motion))
+        request = RadarRequest(key=key, scans=tuple(scans), ego_SE3_sensor=mounts, motion=motion)
+        return self._engines[tier].encode(request)
 
     def camera_views(self, names: Sequence[str], bundle: SensorBundle, motion: EgoMotion) -> tuple[CameraView, ...]:
         """How present cameras saw the world, the ego's motion between capture and reference included."""

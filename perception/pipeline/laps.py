@@ -7,6 +7,7 @@ from perception.config.schema import ServiceConfig
 from perception.core.bundle import DropCause
 from perception.core.ports import Engine, Recorder, ResultQueue, Source
 from perception.core.results import EndOfRun, PerceptionResult
+from perception.pipeline.decisions import DecisionBook
 from perception.pipeline.playback import Playback
 from perception.pipeline.recording import Recording
 from perception.pipeline.replay import ReplayOptions, RunSummary, run_drive
@@ -27,6 +28,7 @@ def replay_laps(
     on_result: OnResult | None = None,
     playback: Playback | None = None,
     resuming: Resuming | None = None,
+    decisions: DecisionBook | None = None,
 ) -> Iterator[RunSummary]:
     """Play `source` once, or until interrupted with `loop`, and yield the account of each lap.
 
@@ -34,6 +36,7 @@ def replay_laps(
     it fails. The recorders get the messages, labels and results of the first lap, one at a time. A seek of `playback`
     ends a lap as an interrupt does, and the next one begins where it leads to. With `resuming` the state of each run is
     kept, and a run that another process left behind is gone on with first; one that is complete is not run again.
+    decisions: of a live run, made again.
     """
     part = options
     end_s = None if options.duration_s is None else options.start_s + options.duration_s
@@ -44,7 +47,7 @@ def replay_laps(
             end = EndOfRun(drive_id=source.drive_id, run_id=kept.run_id, count=kept.published, reason=kept.ended)
             yield RunSummary(end=end, messages=0, dropped=kept.dropped)
             return
-        summary = _replay_lap(source, engine, queue, config, part, recording, on_result, playback, kept)
+        summary = _replay_lap(source, engine, queue, config, part, recording, on_result, playback, kept, decisions)
         yield summary
         recorders = ()
         if playback is not None and (target_s := playback.target_s) is not None:
@@ -80,6 +83,7 @@ def _replay_lap(
     on_result: OnResult | None,
     playback: Playback | None,
     kept: KeptRun | None,
+    decisions: DecisionBook | None,
 ) -> RunSummary:
     run_id = new_run_id() if kept is None else kept.run_id
     published = 0 if kept is None else kept.published
@@ -108,8 +112,11 @@ def _replay_lap(
             on_result=deliver,
             on_message=recording.message,
             options=options,
+            reference_times=frozenset(source.label_times_ns) if config.sync.reference == "keyframes" else None,
             playback=playback,
             kept=kept,
+            decisions=decisions,
+            on_decision=recording.decision if options.live and recording.keeps_decisions else None,
         )
     except BaseException as error:
         reason = f"failed: {type(error).__name__}: {error}"

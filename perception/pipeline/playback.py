@@ -122,6 +122,17 @@ class Playback:
                 self._changed.wait(delay_s)
             return False
 
+    def rebase(self) -> None:
+        """Keep the pace from here on: what is late by now is forgiven."""
+        with self._changing():
+            pass
+
+    def late_s(self, position_s: float) -> float:
+        """How long ago, in seconds of the drive, the message at `position_s` was due; 0 while paused or at no pace."""
+        with self._changed:
+            due_s = self._due_in_s(position_s)
+            return 0.0 if due_s is None or self._rate == float("inf") else max(0.0, -due_s * self._rate)
+
     def delivered(self) -> None:
         """A result was published: a step is done."""
         with self._changed:

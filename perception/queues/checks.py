@@ -67,6 +67,11 @@ def _check_result(result: PerceptionResult) -> None:
             _check_int64(f"sensors.age_ns of {sensor.name}", sensor.age_ns)
     _check_faults(result)
     _check_pose(result.world_SE3_ego)
+    for speed in (*(result.ego_velocity_mps or ()), result.ego_yaw_rate_radps):
+        _check_number("ego_velocity_mps and ego_yaw_rate_radps", speed)
+    _check_int64("published_drive_ns", result.published_drive_ns)
+    if result.predicted_to_ns is not None:
+        _check_int64("predicted_to_ns", result.predicted_to_ns)
     _check_provenance(result.provenance)
 
 
@@ -100,9 +105,12 @@ def _check_pose(world_SE3_ego: NDArray[np.float64] | None) -> None:
 
 
 def _check_provenance(provenance: Provenance) -> None:
-    for name in ("model", "model_hash", "calibration_hash", "placement"):
+    for name in ("model", "model_hash", "calibration_hash", "placement", "ladder_rung", "ladder_change"):
         _check_text(f"provenance.{name}", getattr(provenance, name))
-    _check_int64("provenance.deadline_slack_ns", provenance.deadline_slack_ns)
+    for name in ("deadline_slack_ns", "publication_slack_ns"):
+        _check_int64(f"provenance.{name}", getattr(provenance, name))
+    if not 0 <= provenance.ladder_level < 2**32:
+        raise QueueError(f"provenance.ladder_level must be between 0 and 2^32, got {provenance.ladder_level}")
     _check_entries("provenance.stage_latency_ns", provenance.stage_latency_ns)
     _check_entries("provenance.dropped", provenance.dropped)
     _check_entries("provenance.restarts", provenance.restarts)

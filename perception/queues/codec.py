@@ -113,6 +113,13 @@ def _fill_result(message: Any, result: PerceptionResult) -> None:
         message.world_SE3_ego.position_m.extend(result.world_SE3_ego[:3, 3].tolist())
         message.world_SE3_ego.quaternion_wxyz.extend(rotation_to_quaternion(result.world_SE3_ego[:3, :3]).tolist())
     _fill_provenance(message.provenance, result.provenance)
+    if result.ego_velocity_mps is not None:
+        message.ego_velocity_mps.extend(result.ego_velocity_mps)
+    message.ego_yaw_rate_radps = result.ego_yaw_rate_radps
+    message.published_drive_ns = result.published_drive_ns
+    if result.predicted_to_ns is not None:
+        message.predicted_to_ns = result.predicted_to_ns
+    message.degraded = result.degraded
 
 
 def _fill_sensor(message: pb.SensorStatus, sensor: SensorStatus) -> None:
@@ -142,6 +149,10 @@ def _fill_provenance(message: pb.Provenance, provenance: Provenance) -> None:
     message.dropped.update(provenance.dropped)
     message.restarts.update(provenance.restarts)
     message.quarantined.extend(provenance.quarantined)
+    message.publication_slack_ns = provenance.publication_slack_ns
+    message.ladder_level = provenance.ladder_level
+    message.ladder_rung = provenance.ladder_rung
+    message.ladder_change = provenance.ladder_change
 
 
 def _read_end(message: pb.EndOfRun) -> EndOfRun:
@@ -175,6 +186,11 @@ def _read_result(message: Any) -> PerceptionResult:
             sensors=tuple(_read_sensor(sensor) for sensor in message.sensors),
             world_SE3_ego=_read_pose(message),
             provenance=_read_provenance(message.provenance),
+            ego_velocity_mps=_read_velocity(message.ego_velocity_mps),
+            ego_yaw_rate_radps=message.ego_yaw_rate_radps,
+            published_drive_ns=message.published_drive_ns,
+            predicted_to_ns=message.predicted_to_ns if message.HasField("predicted_to_ns") else None,
+            degraded=message.degraded,
         )
     except (ValueError, DecodeError) as error:
         # Cut, because both hold text of the sender's, which may be megabytes.
@@ -225,6 +241,14 @@ def _read_pose(message: pb.PerceptionResult) -> NDArray[np.float64] | None:
     return read_pose(message.world_SE3_ego.position_m, message.world_SE3_ego.quaternion_wxyz)
 
 
+def _read_velocity(values: Sequence[float]) -> tuple[float, float] | None:
+    if not values:
+        return None
+    if len(values) != 2:
+        raise ValueError(f"ego_velocity_mps needs 2 numbers, got {len(values)}")
+    return values[0], values[1]
+
+
 def _read_provenance(message: pb.Provenance) -> Provenance:
     return Provenance(
         model=message.model,
@@ -238,4 +262,8 @@ def _read_provenance(message: pb.Provenance) -> Provenance:
         dropped=dict(sorted(message.dropped.items())),
         restarts=dict(sorted(message.restarts.items())),
         quarantined=tuple(message.quarantined),
+        publication_slack_ns=message.publication_slack_ns,
+        ladder_level=message.ladder_level,
+        ladder_rung=message.ladder_rung,
+        ladder_change=message.ladder_change,
     )

@@ -78,6 +78,10 @@ class ProvenanceLine(msgspec.Struct, frozen=True):
     # Defaults: what earlier writers left out.
     restarts: dict[str, int] = msgspec.field(default_factory=dict)
     quarantined: tuple[str, ...] = ()
+    publication_slack_ns: int = 0
+    ladder_level: int = 0
+    ladder_rung: str = ""
+    ladder_change: str = ""
 
 
 class ResultLine(msgspec.Struct, frozen=True):
@@ -92,6 +96,11 @@ class ResultLine(msgspec.Struct, frozen=True):
     sensors: list[SensorLine]
     world_SE3_ego: PoseLine | None
     provenance: ProvenanceLine
+    ego_velocity_mps: Pair | None = None
+    ego_yaw_rate_radps: float = 0.0
+    published_drive_ns: int = 0
+    predicted_to_ns: int | None = None
+    degraded: bool = False
 
 
 class EndLine(msgspec.Struct, frozen=True):
@@ -139,6 +148,11 @@ def _result_line(result: PerceptionResult) -> ResultLine:
         sensors=[msgspec.convert(sensor, SensorLine, from_attributes=True) for sensor in result.sensors],
         world_SE3_ego=_pose_line(result.world_SE3_ego),
         provenance=msgspec.convert(result.provenance, ProvenanceLine, from_attributes=True),
+        ego_velocity_mps=result.ego_velocity_mps,
+        ego_yaw_rate_radps=result.ego_yaw_rate_radps,
+        published_drive_ns=result.published_drive_ns,
+        predicted_to_ns=result.predicted_to_ns,
+        degraded=result.degraded,
     )
 
 
@@ -199,6 +213,11 @@ def _result(line: ResultLine) -> PerceptionResult:
         sensors=tuple(SensorStatus(**msgspec.structs.asdict(sensor)) for sensor in line.sensors),
         world_SE3_ego=None if pose is None else read_pose(pose.position_m, pose.quaternion_wxyz),
         provenance=Provenance(**msgspec.structs.asdict(line.provenance)),
+        ego_velocity_mps=line.ego_velocity_mps,
+        ego_yaw_rate_radps=line.ego_yaw_rate_radps,
+        published_drive_ns=line.published_drive_ns,
+        predicted_to_ns=line.predicted_to_ns,
+        degraded=line.degraded,
     )
 
 

@@ -17,7 +17,7 @@ class QueueItem(_message.Message):
     def __init__(self, schema: _Optional[int] = ..., result: _Optional[_Union[PerceptionResult, _Mapping]] = ..., end_of_run: _Optional[_Union[EndOfRun, _Mapping]] = ...) -> None: ...
 
 class PerceptionResult(_message.Message):
-    __slots__ = ("drive_id", "run_id", "sequence", "reference_ns", "published_ns", "detections", "path_hints", "target_speed_mps", "sensors", "world_SE3_ego", "provenance")
+    __slots__ = ("drive_id", "run_id", "sequence", "reference_ns", "published_ns", "detections", "path_hints", "target_speed_mps", "sensors", "world_SE3_ego", "provenance", "ego_velocity_mps", "ego_yaw_rate_radps", "published_drive_ns", "predicted_to_ns", "degraded")
     DRIVE_ID_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +29,11 @@ class PerceptionResult(_message.Message):
     SENSORS_FIELD_NUMBER: _ClassVar[int]
     WORLD_SE3_EGO_FIELD_NUMBER: _ClassVar[int]
     PROVENANCE_FIELD_NUMBER: _ClassVar[int]
+    EGO_VELOCITY_MPS_FIELD_NUMBER: _ClassVar[int]
+    EGO_YAW_RATE_RADPS_FIELD_NUMBER: _ClassVar[int]
+    PUBLISHED_DRIVE_NS_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_TO_NS_FIELD_NUMBER: _ClassVar[int]
+    DEGRADED_FIELD_NUMBER: _ClassVar[int]
     drive_id: str
     run_id: str
     sequence: int
@@ -40,7 +45,12 @@ class PerceptionResult(_message.Message):
     sensors: _containers.RepeatedCompositeFieldContainer[SensorStatus]
     world_SE3_ego: Pose
     provenance: Provenance
-    def __init__(self, drive_id: _Optional[str] = ..., run_id: _Optional[str] = ..., sequence: _Optional[int] = ..., reference_ns: _Optional[int] = ..., published_ns: _Optional[int] = ..., detections: _Optional[_Iterable[_Union[Detection, _Mapping]]] = ..., path_hints: _Optional[_Iterable[_Union[PathHint, _Mapping]]] = ..., target_speed_mps: _Optional[float] = ..., sensors: _Optional[_Iterable[_Union[SensorStatus, _Mapping]]] = ..., world_SE3_ego: _Optional[_Union[Pose, _Mapping]] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ...) -> None: ...
+    ego_velocity_mps: _containers.RepeatedScalarFieldContainer[float]
+    ego_yaw_rate_radps: float
+    published_drive_ns: int
+    predicted_to_ns: int
+    degraded: bool
+    def __init__(self, drive_id: _Optional[str] = ..., run_id: _Optional[str] = ..., sequence: _Optional[int] = ..., reference_ns: _Optional[int] = ..., published_ns: _Optional[int] = ..., detections: _Optional[_Iterable[_Union[Detection, _Mapping]]] = ..., path_hints: _Optional[_Iterable[_Union[PathHint, _Mapping]]] = ..., target_speed_mps: _Optional[float] = ..., sensors: _Optional[_Iterable[_Union[SensorStatus, _Mapping]]] = ..., world_SE3_ego: _Optional[_Union[Pose, _Mapping]] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., ego_velocity_mps: _Optional[_Iterable[float]] = ..., ego_yaw_rate_radps: _Optional[float] = ..., published_drive_ns: _Optional[int] = ..., predicted_to_ns: _Optional[int] = ..., degraded: _Optional[bool] = ...) -> None: ...
 
 class Detection(_message.Message):
     __slots__ = ("label", "score", "center_m", "size_m", "yaw_rad", "velocity_mps", "attribute", "track_id")
@@ -125,7 +135,7 @@ class Pose(_message.Message):
     def __init__(self, position_m: _Optional[_Iterable[float]] = ..., quaternion_wxyz: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Provenance(_message.Message):
-    __slots__ = ("model", "model_hash", "trained", "calibration_hash", "ego_motion", "placement", "deadline_slack_ns", "stage_latency_ns", "dropped", "restarts", "quarantined")
+    __slots__ = ("model", "model_hash", "trained", "calibration_hash", "ego_motion", "placement", "deadline_slack_ns", "stage_latency_ns", "dropped", "restarts", "quarantined", "publication_slack_ns", "ladder_level", "ladder_rung", "ladder_change")
     class StageLatencyNsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -158,6 +168,10 @@ class Provenance(_message.Message):
     DROPPED_FIELD_NUMBER: _ClassVar[int]
     RESTARTS_FIELD_NUMBER: _ClassVar[int]
     QUARANTINED_FIELD_NUMBER: _ClassVar[int]
+    PUBLICATION_SLACK_NS_FIELD_NUMBER: _ClassVar[int]
+    LADDER_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    LADDER_RUNG_FIELD_NUMBER: _ClassVar[int]
+    LADDER_CHANGE_FIELD_NUMBER: _ClassVar[int]
     model: str
     model_hash: str
     trained: bool
@@ -169,7 +183,11 @@ class Provenance(_message.Message):
     dropped: _containers.ScalarMap[str, int]
     restarts: _containers.ScalarMap[str, int]
     quarantined: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, model: _Optional[str] = ..., model_hash: _Optional[str] = ..., trained: _Optional[bool] = ..., calibration_hash: _Optional[str] = ..., ego_motion: _Optional[str] = ..., placement: _Optional[str] = ..., deadline_slack_ns: _Optional[int] = ..., stage_latency_ns: _Optional[_Mapping[str, int]] = ..., dropped: _Optional[_Mapping[str, int]] = ..., restarts: _Optional[_Mapping[str, int]] = ..., quarantined: _Optional[_Iterable[str]] = ...) -> None: ...
+    publication_slack_ns: int
+    ladder_level: int
+    ladder_rung: str
+    ladder_change: str
+    def __init__(self, model: _Optional[str] = ..., model_hash: _Optional[str] = ..., trained: _Optional[bool] = ..., calibration_hash: _Optional[str] = ..., ego_motion: _Optional[str] = ..., placement: _Optional[str] = ..., deadline_slack_ns: _Optional[int] = ..., stage_latency_ns: _Optional[_Mapping[str, int]] = ..., dropped: _Optional[_Mapping[str, int]] = ..., restarts: _Optional[_Mapping[str, int]] = ..., quarantined: _Optional[_Iterable[str]] = ..., publication_slack_ns: _Optional[int] = ..., ladder_level: _Optional[int] = ..., ladder_rung: _Optional[str] = ..., ladder_change: _Optional[str] = ...) -> None: ...
 
 class EndOfRun(_message.Message):
     __slots__ = ("drive_id", "run_id", "count", "reason")

@@ -71,7 +71,16 @@ def sample_result(
             dropped={"late": 2},
             restarts={"camera": 1},
             quarantined=("camera_left",),
+            publication_slack_ns=-3_000_000,
+            ladder_level=2,
+            ladder_rung="2 cameras",
+            ladder_change="up: 3 slow frames",
         ),
+        ego_velocity_mps=(float(rng.uniform(0, 30)), float(rng.normal(0, 0.2))),
+        ego_yaw_rate_radps=float(rng.normal(0, 0.3)),
+        published_drive_ns=1_600_000_000_090_000_000 + sequence * 50_000_000,
+        predicted_to_ns=1_600_000_000_090_000_000 + sequence * 50_000_000,
+        degraded=bool(rng.random() < 0.5),
     )
 
 

@@ -34,6 +34,9 @@ from perception.core.results import EndOfRun, PerceptionResult
 from perception.core.rig import SensorRig
 from perception.formats import mcap_drive as names
 from perception.formats.mcap_clouds import pack_scan, pack_sweep
+from perception.formats.mcap_decisions import KIND as DECISIONS
+from perception.formats.mcap_decisions import TOPIC as DECISIONS_TOPIC
+from perception.formats.mcap_decisions import DecisionRecord, decision_schema, pack_decision
 from perception.formats.mcap_drive import DRIVE_RECORD, EGO_FRAME, WORLD_FRAME, DriveRecord, pack_drive
 from perception.formats.mcap_records import (
     JsonRecord,
@@ -119,6 +122,14 @@ class McapRecorder:
             self._write_result(item)
         else:
             self._write_message(item)
+
+    def write_decision(self, record: DecisionRecord) -> None:
+        """What a live run decided; logged when the newest message arrived."""
+        key = ChannelKey(
+            topic=DECISIONS_TOPIC, encoding="json", schema=decision_schema(), metadata=((names.KIND, DECISIONS),)
+        )
+        time_ns = self._newest_ns or 0
+        self._files.write(key, time_ns, time_ns, pack_decision(record))
 
     def close(self) -> None:
         """Write the index of the last file."""

@@ -18,7 +18,6 @@ from perception.pipeline.stages import open_model
 from perception.runtime.bench_live import Stand, describe, growth
 from perception.runtime.bench_live_drive import EndlessDrive
 from perception.runtime.bench_live_run import spread
-from perception.runtime.bench_live_watch import ReferenceCount
 from perception.runtime.process_memory import MemorySampler
 
 OpenEngine = Callable[[], AbstractContextManager[Engine]]
@@ -136,7 +135,6 @@ class _Fleet:
         }
 
     def _drive(self, drive: EndlessDrive, seconds: float) -> None:
-        count = ReferenceCount(drive.reference)
         hz = self._stand.capacity_hz
 
         def collect(result: PerceptionResult) -> None:
@@ -151,12 +149,9 @@ class _Fleet:
                     self._stand.config,
                     run_id="bench",
                     on_result=collect,
-                    on_message=count.tap,
                     options=ReplayOptions(rate=rate, duration_s=seconds * rate, live=True),
                 )
         except BaseException as error:  # raised by whoever waits for the fleet
             self._errors.append(error)
             return
-        results = summary.end.count
-        is_exact = count.seen == results + summary.dropped["overload"]
-        self._accounts[drive.drive_id] = {"results": results, "is_exact": is_exact}
+        self._accounts[drive.drive_id] = {"results": summary.end.count, "is_exact": summary.account.is_exact}

@@ -97,8 +97,8 @@ def capacity_hz(drive: EndlessDrive, engine: Engine, config: ServiceConfig, *, s
 def account(run: LiveRun) -> dict[str, Any]:
     """Frames and messages in and out.
 
-    is_exact: every frame that arrived was published or dropped as `overload`, and every result was received or is a gap
-    of the queue's.
+    is_exact: every message was used or dropped for one cause, every bundle too, and every result was received or is a
+    gap of the queue's.
     """
     dropped = run.summary.dropped
     results, received = run.summary.end.count, run.received
@@ -109,7 +109,7 @@ def account(run: LiveRun) -> dict[str, Any]:
         "queue_gaps": run.gaps,
         "messages": run.summary.messages,
         "dropped": {cause: count for cause, count in sorted(dropped.items()) if count},
-        "is_exact": run.frames_in == results + dropped["overload"] and results == received + run.gaps,
+        "is_exact": run.summary.account.is_exact and results == received + run.gaps,
     }
 
 

@@ -1,8 +1,8 @@
 """Opens the engine that a configuration asks for."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from typing import Literal
 
 import torch
@@ -12,6 +12,7 @@ from perception.core.errors import UsageError
 from perception.core.ports import Engine
 from perception.pipeline.local_engine import LocalEngine
 from perception.pipeline.stages import open_model
+from perception.pipeline.tiers import Tiers
 from perception.runtime.cluster import ray_cluster
 from perception.runtime.ray_engine import ray_engine
 
@@ -24,12 +25,8 @@ def open_engine(config: ServiceConfig, *, address: str | None = None) -> Iterato
 
     Raises ModelError for an unknown or unfit model, EngineError where Ray or its actors do not start.
     """
-    with engine_starter(config.runtime, address=address) as start:
-        engine = start(config.model)
-        try:
-            yield engine
-        finally:
-            engine.close()
+    with engine_starter(config.runtime, address=address) as start, ExitStack() as stack:
+        yield _with_tiers([stack.enter_context(closing(start(choice))) for choice in _models(config)])
 
 
 @contextmanager
@@ -51,6 +48,16 @@ def engine_starter(config: RuntimeConfig, *, address: str | None = None) -> Iter
         yield lambda model: ray_engine(
             model, placement=placement, threads=config.threads, supervision=config.supervision
         )
+
+
+def _models(config: ServiceConfig) -> list[ModelChoice]:
+    """The model, then that of the ladder of degradations where there is one."""
+    small = config.ladder.small_model
+    return [config.model] if small is None else [config.model, config.model.model_copy(update={"name": small})]
+
+
+def _with_tiers(engines: Sequence[Engine]) -> Engine:
+    return engines[0] if len(engines) == 1 else Tiers(tuple(engines))
 
 
 def choose_placement(config: RuntimeConfig) -> Literal["local", "split", "colocated"]:

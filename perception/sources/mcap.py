@@ -12,6 +12,8 @@ from perception.core.labels import Labels
 from perception.core.messages import AnyMessage
 from perception.core.rig import SensorRig
 from perception.formats import mcap_drive as names
+from perception.formats.mcap_decisions import KIND as DECISIONS
+from perception.formats.mcap_decisions import DecisionRecord, read_decision
 from perception.formats.mcap_drive import DRIVE_RECORD, DriveRecord, read_drive
 from perception.formats.mcap_records import read_labels
 from perception.sources.mcap_chunks import MAGIC
@@ -96,6 +98,14 @@ class McapSource:
                 if record.error is not None:
                     raise DriveError(record.error)
                 yield bytes(record.data)
+
+    def decisions(self) -> Iterator[DecisionRecord]:
+        """What the live run that was recorded decided; nothing where it was none. Raises DecisionError, DriveError."""
+        for part in self._parts:
+            for record in part.file.records(part.channels_of(DECISIONS)):
+                if record.error is not None:
+                    raise DriveError(record.error)
+                yield read_decision(record.data)
 
     def close(self) -> None:
         """Nothing is held open."""

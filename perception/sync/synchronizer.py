@@ -47,7 +47,7 @@ class Synchronizer:
             behind_ns=self._max_jump_ns,
             silence_ns={name: timing.silence_ns for name, timing in self._timings.items()},
         )
-        self._dropped: Counter[DropCause] = Counter()
+        self._dropped: list[tuple[int, DropCause]] = []
         self._released: list[int] = []
         self._ready: list[SensorBundle] = []
         self._sequence = 0
@@ -105,8 +105,12 @@ class Synchronizer:
         return self._now_ns is not None and self._buffers[sensor].silent_at_ns <= self._now_ns
 
     def take_dropped(self) -> Counter[DropCause]:
-        """Stamps dropped since the last call, by cause."""
-        dropped, self._dropped = self._dropped, Counter()
+        """Stamps dropped since the last call (of this or of `take_drops`), by cause."""
+        return Counter(cause for _, cause in self.take_drops())
+
+    def take_drops(self) -> list[tuple[int, DropCause]]:
+        """Indices of stamps dropped since the last call, each with its cause."""
+        dropped, self._dropped = self._dropped, []
         return dropped
 
     def take_released(self) -> list[int]:
@@ -257,7 +261,7 @@ class Synchronizer:
             self._drop(kept.stamp.index, cause or kept.unused_cause)
 
     def _drop(self, index: int, cause: DropCause) -> None:
-        self._dropped[cause] += 1
+        self._dropped.append((index, cause))
         self._released.append(index)
 
     def _take_ready(self) -> list[SensorBundle]:

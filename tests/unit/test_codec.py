@@ -87,6 +87,11 @@ def test_json_has_every_promised_field_as_a_plain_number(result: PerceptionResul
         "sensors",
         "world_SE3_ego",
         "provenance",
+        "ego_velocity_mps",
+        "ego_yaw_rate_radps",
+        "published_drive_ns",
+        "predicted_to_ns",
+        "degraded",
     ]
     assert set(fields["detections"][0]) == {
         "label",
@@ -131,6 +136,10 @@ def test_json_has_every_promised_field_as_a_plain_number(result: PerceptionResul
         "dropped",
         "restarts",
         "quarantined",
+        "publication_slack_ns",
+        "ladder_level",
+        "ladder_rung",
+        "ladder_change",
     }
     assert fields["reference_ns"] == result.reference_ns
     assert type(fields["reference_ns"]) is int

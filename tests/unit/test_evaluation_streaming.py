@@ -7,13 +7,13 @@ import pytest
 
 from perception.core.geometry import integrate_twist, invert, se3_from_yaw, transform_points
 from perception.core.labels import Labels
+from perception.core.prediction import move_detections
 from perception.core.results import Detections
 from perception.evaluation.detection import evaluate_detection
 from perception.evaluation.streaming import (
     DROPPED,
     TimedResult,
     finish_times,
-    move_detections,
     streamed_frames,
 )
 

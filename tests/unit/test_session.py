@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from perception.config.schema import ServiceConfig, SyncConfig
+from perception.core.bundle import DropCause
 from perception.core.clock import ManualClock
 from perception.core.errors import PayloadError
 from perception.core.messages import AnyMessage, CameraFrame, RouteCommand, Unreadable
@@ -16,7 +17,9 @@ from perception.core.motion import MotionSource
 from perception.core.ports import FeatureHandle
 from perception.core.results import Detections, PathHints, PerceptionResult
 from perception.core.stages import CameraRequest, EncodeRequest, FuseRequest, FusionOutput, LidarRequest, ModelInfo
-from perception.pipeline.session import Frame, Session
+from perception.pipeline.frames import Frame
+from perception.pipeline.ladder import FULL
+from perception.pipeline.session import Session
 from perception.sources.synthetic import SyntheticSource
 
 
@@ -84,7 +87,13 @@ def play(session: Session, messages: Sequence[AnyMessage]) -> list[PerceptionRes
     for message in messages:
         frames += session.push(message)
     frames += session.finish()
-    return [session.complete(frame, 1.0) for frame in frames]
+    return completed(session, frames)
+
+
+def completed(session: Session, frames: Sequence[Frame]) -> list[PerceptionResult]:
+    results = [session.complete(frame, 1.0) for frame in frames]
+    assert None not in results
+    return [result for result in results if result is not None]
 
 
 @pytest.fixture(scope="module")
@@ -186,9 +195,14 @@ def test_a_busy_live_session_drops_and_counts(source: SyntheticSource, messages:
     session = make_session(source, engine)
     frames: list[Frame] = []
     for i, message in enumerate(messages):
-        frames += session.push(message, is_busy=i < len(messages) // 2)
+        is_busy = i < len(messages) // 2
+        for draft in session.admit(message, None if is_busy else FULL):
+            if is_busy:
+                session.discard(draft, DropCause.OVERLOAD)
+            else:
+                frames.append(session.dispatch(draft))
     frames += session.finish()
-    results = [session.complete(frame, 1.0) for frame in frames]
+    results = completed(session, frames)
     sweeps = sum(message.sensor == "LIDAR_TOP" for message in messages)
     dropped = sum(result.provenance.dropped.get("overload", 0) for result in results)
     assert dropped > 0
