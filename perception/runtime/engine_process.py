@@ -32,7 +32,8 @@ class EngineProcess:
     """
 
     def __init__(self, worker: type[StageWorker], model: ModelChoice, threads: int, *, has_line: bool = False) -> None:
-        self.actor: Any = ray.remote(concurrency_groups={WATCH: 1})(worker).options(num_cpus=0).remote(threads)
+        groups = ray.remote(concurrency_groups={WATCH: 1})  # type: ignore[call-overload]  # missing in its stub
+        self.actor: Any = groups(worker).options(num_cpus=0).remote(threads)
         self._loading = self.actor.load.remote(model)
         self._ready: Ready | None = None
         self._has_line = has_line

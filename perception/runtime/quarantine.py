@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -77,11 +78,12 @@ def _payload(message: SensorMessage) -> tuple[str, bytes]:
         magic = message.data[:4]
         return ".jpg" if magic[:2] == b"\xff\xd8" else ".png" if magic == b"\x89PNG" else ".bin", message.data
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **dict(_columns(message)))
+    columns: dict[str, Any] = dict(_columns(message))
+    np.savez_compressed(buffer, **columns)
     return ".npz", buffer.getvalue()
 
 
-def _columns(message: LidarSweep | RadarScan) -> "Iterator[tuple[str, np.ndarray]]":
+def _columns(message: LidarSweep | RadarScan) -> Iterator[tuple[str, np.ndarray]]:
     for name in type(message).__slots__:
         column = getattr(message, name)
         if isinstance(column, np.ndarray):
