@@ -33,6 +33,8 @@ def test_manifests_hold_paths_mappings_and_other_manifests(tmp_path: Path) -> No
     (tmp_path / "list.txt").write_text("# comment\n\nsynthetic:seed=1\ninner.json\n")
     (tmp_path / "list.yaml").write_text("- path: https://h/d.mcap?sig=SECRET\n  format: mcap\n")
     assert names(str(tmp_path / "list.txt")) == ["synthetic:seed=1", "synthetic:seed=7", "s3://b/x.mcap#scene=3"]
+    (tmp_path / "gone.txt").write_text("missing.mcap\nsynthetic:seed=2\n")
+    assert names(str(tmp_path / "gone.txt")) == [str(tmp_path / "missing.mcap"), "synthetic:seed=2"]
     signed = next(iter(expand([str(tmp_path / "list.yaml")])))
     assert signed.path.endswith("SECRET")
     assert "SECRET" not in signed.shown + signed.name

@@ -43,7 +43,13 @@ class InProcessActor:
     def __init__(self, served: SharedModel) -> None:
         self.served = served
         self.loop = asyncio.new_event_loop()
-        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+        self._thread = threading.Thread(target=self.loop.run_forever)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self.served.close()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
 
     def __getattr__(self, name: str) -> Method:
         return Method(getattr(self.served, name), self.loop)
@@ -54,7 +60,7 @@ def actor(monkeypatch: pytest.MonkeyPatch) -> Iterator[InProcessActor]:
     monkeypatch.setattr(ray, "get", lambda call, timeout: call.future().result(timeout))
     made = InProcessActor(SharedModel(ModelChoice(), RuntimeConfig(), 1))
     yield made
-    made.loop.call_soon_threadsafe(made.loop.stop)
+    made.stop()
 
 
 def results_of(seed: int, engine: Engine) -> list[PerceptionResult]:

@@ -122,12 +122,25 @@ def _from_manifest(path: str) -> Iterator[DriveRef]:
     for number, entry in enumerate(_entries(path), start=1):
         where = f"{shown_url(path)}: entry {number}"
         if isinstance(entry, str):
-            yield from _expand(_beside(path, entry, where))
+            yield from _listed(_beside(path, entry, where))
         elif isinstance(entry, dict) and isinstance(entry.get("path"), str) and entry.keys() <= _FIELDS:
             texts = {name: None if entry.get(name) is None else str(entry[name]) for name in ("format", "scene")}
             yield DriveRef(path=_beside(path, entry["path"], where), **texts)
         else:
             raise UsageError(f"{where}: must be a path, or a mapping with path and perhaps format and scene")
+
+
+def _listed(entry: str) -> Iterator[DriveRef]:
+    """What an entry of a manifest names; one that names nothing is a drive that will fail, and stops no other."""
+    found = _expand(entry)
+    try:
+        first = next(found)
+    except UsageError:
+        path, _, scene = entry.partition(SCENE)
+        yield DriveRef(path=path, scene=scene or None)
+        return
+    yield first
+    yield from found
 
 
 def _entries(path: str) -> Iterator[Any]:

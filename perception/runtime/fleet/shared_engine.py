@@ -65,6 +65,10 @@ class SharedModel:
             self._stages.close_session(number)
             self._kept.pop(session)
 
+    def close(self) -> None:
+        """Stop the model's thread."""
+        self._stages.close()
+
     async def mean_batch(self) -> dict[str, float]:
         return self._stages.mean_batch
 
