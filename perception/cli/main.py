@@ -22,6 +22,7 @@ COMMANDS = {
     "convert": "perception.cli.convert:convert",
     "inspect": "perception.cli.inspect_drive:inspect_drive",
     "train": "perception.cli.train:train",
+    "export": "perception.cli.export:export_command",
     "weights": "perception.cli.weights:weights",
     "eval": "perception.cli.eval:eval_command",
     "doctor": "perception.cli.doctor:doctor",
