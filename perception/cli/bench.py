@@ -26,13 +26,46 @@ for command in (bench_faults, live, overload, soak, vehicles, streaming, bench_r
 @click.option("--model", default="tiny", show_default=True, help="A model's name.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of torch [default: all cores].")
 @click.option("--frames", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option(
+    "--backend",
+    "backends",
+    type=click.Choice(["torch", "compile", "onnxruntime", "openvino"]),
+    multiple=True,
+    help="What runs it; several are measured side by side, in turn, as ratios to the first.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-def bench_model_command(*, model: str, threads: int | None, frames: int, as_json: bool) -> None:
+def bench_model_command(
+    *, model: str, threads: int | None, frames: int, backends: tuple[str, ...], as_json: bool
+) -> None:
     """The network alone: six decoded images, a sweep and radar returns in, detections and path hints out."""
+    if backends:
+        from perception.models.bench_backends import bench_backends
+
+        _show(bench_backends(model, backends, threads or os.cpu_count() or 1, frames), as_json)
+        return
     from perception.models.bench import bench_model
     from perception.models.presets import preset
 
     _show(bench_model(preset(model), threads or os.cpu_count() or 1, frames), as_json)
+
+
+@bench.command("gpu")
+@click.option("--model", "models", multiple=True, help="A model's name; repeatable [default: tiny, small and base].")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--frames", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option("--batch", "batches", type=click.IntRange(min=1), multiple=True, help="Repeatable [default: 1 to 32].")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def bench_gpu_command(
+    *, models: tuple[str, ...], device: str, frames: int, batches: tuple[int, ...], as_json: bool
+) -> None:
+    """Each size of the model on a GPU: stages, batches and memory, beside what the hardware allows.
+
+    Without a GPU it runs on the CPU, and the GPU's columns say `not measured`.
+    """
+    from perception.models.bench_gpu import BATCHES, bench_gpu
+
+    sizes = models or ("tiny", "small", "base")
+    _show(bench_gpu(sizes, device=device, frames=frames, batches=batches or BATCHES), as_json)
 
 
 @bench.command("pipeline")
@@ -159,4 +192,6 @@ def _show(figures: dict[str, Any], as_json: bool) -> None:
 def _readable(value: object) -> str:
     if isinstance(value, dict):
         return "; ".join(f"{name} {_readable(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return "".join(f"\n    {line}" for line in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)

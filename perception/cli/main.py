@@ -26,6 +26,7 @@ COMMANDS = {
     "convert": "perception.cli.convert:convert",
     "inspect": "perception.cli.inspect_drive:inspect_drive",
     "train": "perception.cli.train:train",
+    "export": "perception.cli.export:export_command",
     "weights": "perception.cli.weights:weights",
     "eval": "perception.cli.eval:eval_command",
     "fleet": "perception.cli.fleet:fleet",

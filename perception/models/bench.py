@@ -16,7 +16,8 @@ from perception.models.bench_frames import CAMERAS
 from perception.models.bench_frames import surround_request as surround_request
 from perception.models.inference import InferenceModel
 from perception.models.network import build_network
-from perception.models.postprocess import to_detections, to_path_hints
+from perception.models.postprocess import to_dense, to_detections, to_path_hints
+from perception.models.preprocess import pack_points, pack_radar
 
 LIDAR_POINTS = 30_000
 RADAR_RETURNS = 300
@@ -37,7 +38,7 @@ def bench_model(config: ModelConfig, threads: int, frames: int, seed: int = 0) -
     try:
         network = build_network(config)
         model = InferenceModel(network, trained=False)
-        frame = _Frame(model, np.random.default_rng(seed))
+        frame = NoiseFrame(model, np.random.default_rng(seed))
         with FlopCounterMode(display=False) as counter:
             frame.run()
         times = np.array([frame.run() for _ in range(WARM_UP + frames)])[WARM_UP:]  # (frames, stages) ms
@@ -49,14 +50,14 @@ def bench_model(config: ModelConfig, threads: int, frames: int, seed: int = 0) -
         "frames": frames,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "gflop": counter.get_total_flops() / 1e9,
-        "latency_ms": _summary(times.sum(axis=1)),
-        "stage_ms": {stage: _summary(times[:, i]) for i, stage in enumerate(STAGES)},
+        "latency_ms": summary(times.sum(axis=1)),
+        "stage_ms": {stage: summary(times[:, i]) for i, stage in enumerate(STAGES)},
         "max_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 
-class _Frame:
-    """One bundle of noise, run stage by stage."""
+class NoiseFrame:
+    """One bundle of noise, run stage by stage. On a GPU each stage is waited for, so that its time is its own."""
 
     def __init__(self, model: InferenceModel, rng: np.random.Generator) -> None:
         self.model = model
@@ -67,6 +68,23 @@ class _Frame:
         self.velocity = rng.normal(size=(RADAR_RETURNS, 2)).astype(np.float32)
         self.request = surround_request()
 
+    def packed(self) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+        """The lidar's and the radars' points with their counts, as the encoders take them."""
+        config = self.model.config
+        return (
+            pack_points(self.points, self.intensity, None, config),
+            pack_radar(self.returns, self.rcs, self.velocity, None, config),
+        )
+
+    def heatmap(self) -> NDArray[np.float32]:
+        """What the dense head says of the bundle, (classes, G, G) in 0..1."""
+        model = self.model
+        cameras = [model.encode_image(image) for image in self.images]
+        lidar = model.encode_lidar(self.points, self.intensity)
+        radar = model.encode_radar(self.returns, self.rcs, self.velocity)
+        return to_dense(model.run(model.inputs(self.request, cameras, [lidar], radar)))["heatmap"]
+
+    @torch.inference_mode()
     def run(self) -> tuple[float, ...]:
         """Milliseconds of each of `STAGES`."""
         model, spent = self.model, []
@@ -74,6 +92,8 @@ class _Frame:
         def timed(stage: Callable[[], Any]) -> Any:
             start = time.perf_counter_ns()
             result = stage()
+            if model.backend.device.type == "cuda":
+                torch.cuda.synchronize(model.backend.device)
             spent.append((time.perf_counter_ns() - start) / 1e6)
             return result
 
@@ -93,7 +113,7 @@ def _cloud(rng: np.random.Generator, count: int) -> NDArray[np.float32]:
     return np.stack([distance * np.cos(angle), distance * np.sin(angle), height], axis=1).astype(np.float32)
 
 
-def _summary(times_ms: NDArray[np.float64]) -> dict[str, float]:
+def summary(times_ms: NDArray[np.float64]) -> dict[str, float]:
     return {
         "min": float(times_ms.min()),
         "p50": float(np.percentile(times_ms, 50)),

@@ -3,7 +3,7 @@
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -50,8 +50,10 @@ class Stage:
     dynamic: tuple[dict[int, Any], ...]
 
 
-def export(network: PerceptionNetwork, info: ModelInfo, folder: Path, form: Format) -> list[Path]:
-    """Write the stages of `network` (in eval mode, best with norms folded) into `folder`, and `metadata.json`.
+def export(
+    network: PerceptionNetwork, info: ModelInfo, folder: Path, form: Format, names: Sequence[str] = STAGES
+) -> list[Path]:
+    """Write stages of `network` (in eval mode, best with norms folded) into `folder`, and `metadata.json`.
 
     Fusion takes one bundle of any number of cameras and lidars, at least one slot of each; what is absent is marked so.
     Encoders take one image or cloud. Raises ModelError where the folder cannot be written, or what an export needs is
@@ -60,7 +62,9 @@ def export(network: PerceptionNetwork, info: ModelInfo, folder: Path, form: Form
     written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, stage in stages_of(network).items():
+        stages = stages_of(network)
+        for name in names:
+            stage = stages[name]
             path = folder / f"{name}{SUFFIXES[form]}"
             program = exported(stage)
             if form == "onnx":
