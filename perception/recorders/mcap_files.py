@@ -87,7 +87,7 @@ class FileSeries:
         self._sequence += 1
         try:
             if log_ns - self._flushed_ns >= CHUNK_NS:
-                self._writer.flush()
+                self._writer.flush()  # type: ignore[no-untyped-call]
                 self._flushed_ns = log_ns
             channel = self._channel(self._writer, key)
             self._writer.add_message(channel, log_ns, data, max(0, publish_ns), self._sequence & 0xFFFFFFFF)
