@@ -13,6 +13,8 @@ from perception.core.errors import DriveError
 
 CHUNK_BYTES: Final = 4 * 2**20
 """What a killed recorder can lose, and a reader must unpack at once; of 10 GB the index is read in 0.1 s."""
+CHUNK_NS: Final = 1_000_000_000
+"""A chunk spans no more, so that who follows a file that is being written is no further behind."""
 MAX_TIME_NS: Final = 2**63
 
 
@@ -52,6 +54,7 @@ class FileSeries:
         self._channels: dict[ChannelKey, int] = {}
         self._schemas: dict[str, int] = {}
         self._first_ns: int | None = None
+        self._flushed_ns = 0
         self._sequence = 0
         self._open()
 
@@ -80,9 +83,12 @@ class FileSeries:
         if self._writer is None:
             raise DriveError(f"{self._files[-1]}: the recording was closed")
         if self._first_ns is None:
-            self._first_ns = log_ns
+            self._first_ns = self._flushed_ns = log_ns
         self._sequence += 1
         try:
+            if log_ns - self._flushed_ns >= CHUNK_NS:
+                self._writer.flush()  # type: ignore[no-untyped-call]
+                self._flushed_ns = log_ns
             channel = self._channel(self._writer, key)
             self._writer.add_message(channel, log_ns, data, max(0, publish_ns), self._sequence & 0xFFFFFFFF)
         except OSError as error:

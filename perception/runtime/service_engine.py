@@ -80,10 +80,10 @@ class SharedEngine:
 
     def mend(self, *, timeout_s: float) -> bool:
         """Start the engine anew if it broke; whether it had to be. Raises what starting it raises."""
-        if not self._current.is_broken:  # not behind a model that is being loaded
+        if not self.is_broken:  # nothing to wait for while a model is being loaded
             return False
         with self._loading:
-            if not self._current.is_broken:
+            if not self._current.is_broken:  # another vehicle was quicker
                 return False
             self._load(self._choice, timeout_s)
             return True

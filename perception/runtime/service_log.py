@@ -95,7 +95,7 @@ class ServiceLog(Watcher):
         )
 
     def result(self, vehicle: str, result: PerceptionResult) -> None:
-        where = {
+        where: dict[str, Any] = {
             "vehicle": vehicle,
             "drive_id": result.drive_id,
             "run_id": result.run_id,

@@ -29,7 +29,7 @@ def play(drive: SyntheticSource, messages: Sequence[AnyMessage], engine: Engine)
     return results
 
 
-def boxes(results: Sequence[PerceptionResult]) -> list[list[tuple[str, float, float, float]]]:
+def boxes(results: Sequence[PerceptionResult]) -> list[list[tuple[object, ...]]]:
     return [
         [(box.label, round(box.score, 3), *(round(value, 2) for value in box.center_m[:2])) for box in one.detections]
         for one in results

@@ -187,8 +187,8 @@ def test_files_that_cannot_be_followed_say_why(
     data = whole.read_bytes()
     path = tmp_path / "shrinks.mcap"
     path.write_bytes(data[: boundaries(data)[8]])
-    listening = Listening(McapTail(path))
-    until(lambda: listening.thread.is_alive())
+    listening = Listening(McapTail(path, from_start=True))
+    until(lambda: bool(listening.found))
     path.write_bytes(data[:50])
     listening.join()
     assert isinstance(listening.problem, DriveError)
@@ -210,6 +210,7 @@ def test_every_kind_of_message_survives_the_wire(drive: SyntheticSource, message
     last_image = found[-2]
     assert isinstance(last_image, CameraFrame)
     assert last_image.calibration is not None
+    assert last_image.ego_SE3_sensor is not None
     assert np.array_equal(last_image.ego_SE3_sensor, sensor.ego_SE3_sensor)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic_ns
 
 import numpy as np
+import pynvml
 import pytest
 
 from perception.config.serving import LogConfig
@@ -167,7 +168,7 @@ def test_devices_are_asked_for_by_their_driver(monkeypatch: pytest.MonkeyPatch) 
         ("nvmlDeviceGetHandleByIndex", object()),
         ("nvmlDeviceGetMemoryInfo", memory),
     ):
-        monkeypatch.setattr(machine_memory.pynvml, name, lambda *_, given=answer: given)
+        monkeypatch.setattr(pynvml, name, lambda *_, given=answer: given)
     monkeypatch.setattr(machine_memory, "_has_driver", machine_memory._has_driver.__wrapped__)
     assert [(one.name, one.used_bytes, one.total_bytes) for one in machine_memory.devices()] == [
         ("cuda:0", 3, 8),

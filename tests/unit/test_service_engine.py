@@ -98,7 +98,7 @@ def test_frames_under_way_are_finished_by_the_model_that_began_them(images: list
     later = fuse(view, images[1], view.encode(images[1]))
     old_engine, new_engine = garage.engines
     assert view.frames_under_way == 2
-    assert not old_engine.is_closed, "a frame of it is under way"
+    assert [engine.is_closed for engine in garage.engines] == [False, False], "a frame of it is under way"
     old_engine.answer()
     swap.join(60.0)
     assert old_engine.is_closed

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from time import monotonic_ns, time_ns
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ class Collector(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.paths: list[str] = []
-        self.spans: list[object] = []
+        self.spans: list[Any] = []
         self.service = ""
 
 

@@ -150,7 +150,12 @@ def test_a_drain_publishes_what_is_under_way_and_ends_the_run(
     with pytest.raises(NotNowError, match="still draining"):
         vehicle.start()
     under_way = len(engine.fused)
-    answering = threading.Thread(target=lambda: until(lambda: engine.answer() is None and bool(queue.ends)))
+
+    def answer_until_the_end() -> None:
+        while not queue.ends:
+            engine.answer()
+
+    answering = threading.Thread(target=answer_until_the_end)
     answering.start()
     assert vehicle.drain(PATIENCE_S)
     answering.join(PATIENCE_S)
