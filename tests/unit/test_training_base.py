@@ -1,4 +1,4 @@
-"""The large network, with everything but its ResNet-50 made small, learns: what `train --gate base` asks of the whole."""
+"""The large network, all but its ResNet-50 made small, learns: what `train --gate base` asks of the whole."""
 
 import torch
 
