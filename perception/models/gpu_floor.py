@@ -66,11 +66,11 @@ class Account:
         for module in self._network.modules():
             if isinstance(module, nn.Conv2d | nn.Linear | nn.LayerNorm):
                 self._handles.append(module.register_forward_hook(self._add))
-        self._counter.__enter__()
+        self._counter.__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *problem: Any) -> None:
-        self._counter.__exit__(*problem)
+        self._counter.__exit__(*problem)  # type: ignore[no-untyped-call]
         for handle in self._handles:
             handle.remove()
 

@@ -24,6 +24,9 @@ BEAT_S = 0.25
 
 Lost = Callable[["EngineProcess", str, bool], None]
 
+GPU_SHARE = 0.2
+"""Of a GPU, reserved by each actor. Not yet run on one."""
+
 
 class EngineProcess:
     """Begins to start as it is made; `await_ready` waits until the model is loaded, `watch` begins to listen to it.
@@ -33,7 +36,10 @@ class EngineProcess:
 
     def __init__(self, worker: type[StageWorker], model: ModelChoice, threads: int, *, has_line: bool = False) -> None:
         groups = ray.remote(concurrency_groups={WATCH: 1})  # type: ignore[call-overload]  # missing in its stub
-        self.actor: Any = groups(worker).options(num_cpus=0).remote(threads)
+        # Ray hides the GPUs from an actor that reserves none of one. Four roles share a GPU, and one may be replaced.
+        has_gpu = model.device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
+        share = GPU_SHARE if has_gpu else 0
+        self.actor: Any = groups(worker).options(num_cpus=0, num_gpus=share).remote(threads)
         self._loading = self.actor.load.remote(model)
         self._ready: Ready | None = None
         self._has_line = has_line

@@ -14,7 +14,7 @@ from perception.core.errors import PayloadError
 from perception.core.geometry import se3
 from perception.core.messages import CameraFrame, LidarSweep, RadarScan, SweepMotion
 from perception.core.motion import EgoMotion, MotionSource
-from perception.core.stages import CameraRequest, CameraView, LidarRequest, RadarRequest
+from perception.core.stages import CameraRequest, CameraView, EncodeRequest, LidarRequest, RadarRequest
 from perception.models.backends.torch_backend import TorchBackend
 from perception.models.bench_frames import surround_request
 from perception.models.checkpoint import load_network
@@ -72,6 +72,7 @@ def test_a_decoder_of_full_size_gives_nearly_the_same() -> None:
     """As nvJPEG would: whole pixels where the host takes a reduced JPEG."""
     data = picture(1600, 900)
     whole = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert whole is not None
     images = DeviceImages(TINY.image, CPU)
     found = images.resize(torch.from_numpy(whole[:, :, ::-1].copy()).permute(2, 0, 1), pinhole(1600, 900)).numpy()
     off = np.abs(found.astype(int) - decode_image(data, TINY.image, 1600, 900).astype(int))
@@ -216,7 +217,7 @@ def test_stages_on_the_device_say_what_stages_on_the_host_say() -> None:
         compensated_mps=None,
         is_valid=np.ones(50, np.bool_),
     )
-    requests = [
+    requests: list[EncodeRequest] = [
         *(CameraRequest(key="", frame=f, camera=v.camera) for f, v in zip(frames, request.cameras, strict=True)),
         LidarRequest(key="", sweep=sweep(rng, 0, SweepMotion.RAW), ego_SE3_sensor=MOUNT, motion=turning()),
         RadarRequest(key="", scans=(scan,), ego_SE3_sensor=(MOUNT,), motion=turning()),

@@ -96,7 +96,7 @@ def test_recordings_are_replayed_and_hand_out_memory_of_its_own(network: Percept
     graphed = TorchBackend(network, mode="graph", record=record)
     random = torch.Generator().manual_seed(0)
     images = [torch.randint(0, 256, (1, 3, 128, 352), dtype=torch.uint8, generator=random) for _ in range(3)]
-    kept = []
+    kept: list[Tensor] = []
     for lane in ("front", "back", "front"):
         with graphed.lane(lane):
             kept.append(graphed.encode_cameras(images[len(kept)]))

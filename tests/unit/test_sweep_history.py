@@ -119,7 +119,7 @@ def test_the_session_hands_earlier_sweeps_on(count: int) -> None:
     engine = Keeping()
     rig = load_rig("nuscenes").sensor_rig
     name = rig.of(Modality.LIDAR)[0].name
-    cache = FeatureCache(rig, engine)  # type: ignore[arg-type]
+    cache = FeatureCache(rig, [engine])  # type: ignore[list-item]
     for i in range(4):
         cache.add(i, sweep(i * STEP_NS, [], sensor=name))
         cache.release([i - 1])

@@ -1,4 +1,4 @@
-"""A reduced base model learns: the losses of a few frames fall, as the gate of the whole one asks."""
+"""The large network, all but its ResNet-50 made small, learns: what `train --gate base` asks of the whole."""
 
 import torch
 

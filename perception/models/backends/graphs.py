@@ -80,7 +80,7 @@ class CudaRecording:
     def of(cls, function: Function, inputs: tuple[Tensor, ...]) -> "CudaRecording":
         """Warm up and record; the inputs' values do not matter but must be fit for the function."""
         current = torch.cuda.current_stream()
-        side = torch.cuda.Stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(current)
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):

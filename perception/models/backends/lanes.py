@@ -48,7 +48,7 @@ class Lanes:
             stream = self._stream(name)
             with torch.cuda.stream(stream):
                 yield
-                event = torch.cuda.Event()
+                event = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 event.record(stream)
             with self._lock:
                 self._latest[name] = event
@@ -81,5 +81,6 @@ class Lanes:
         with self._lock:
             if name not in self._streams:
                 # Fusion is what a result waits for: its kernels go before those of the next frame's encoders.
-                self._streams[name] = torch.cuda.Stream(self._device, priority=-1 if name == FUSION else 0)
+                priority = -1 if name == FUSION else 0
+                self._streams[name] = torch.cuda.Stream(self._device, priority=priority)  # type: ignore[no-untyped-call]
             return self._streams[name]

@@ -51,7 +51,7 @@ class TorchBackend:
         to_precision(self.network, self._precision)
         self._lanes = Lanes(self._device)
         self._record = (record or CudaRecording.of) if mode == "graph" else None
-        stages = (self._cameras, self._lidar, self._radar, self._fusion)
+        stages: tuple[Function, ...] = (self._cameras, self._lidar, self._radar, self._fusion)
         self._run_cameras, self._run_lidar, self._run_radar, self._run_fusion = map(self.wrap, stages)
 
     @property
