@@ -37,7 +37,7 @@ class EngineProcess:
     def __init__(self, worker: type[StageWorker], model: ModelChoice, threads: int, *, has_line: bool = False) -> None:
         groups = ray.remote(concurrency_groups={WATCH: 1})  # type: ignore[call-overload]  # missing in its stub
         # Ray hides the GPUs from an actor that reserves none of one. Four roles share a GPU, and one may be replaced.
-        has_gpu = model.device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
+        has_gpu = model.device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0  # type: ignore[no-untyped-call]
         share = GPU_SHARE if has_gpu else 0
         self.actor: Any = groups(worker).options(num_cpus=0, num_gpus=share).remote(threads)
         self._loading = self.actor.load.remote(model)

@@ -91,7 +91,8 @@ class Lane:
         is_across = (a[:, 1] > y) != (b[:, 1] > y)  # (N, edges)
         rise = np.where(a[:, 1] == b[:, 1], 1.0, b[:, 1] - a[:, 1])
         crossings: NDArray[np.int64] = (is_across & (x < a[:, 0] + (y - a[:, 1]) * (b[:, 0] - a[:, 0]) / rise)).sum(1)
-        return crossings % 2 == 1
+        is_inside: NDArray[np.bool_] = crossings % 2 == 1
+        return is_inside
 
     def offsets(self, points_m: F64) -> tuple[F64, F64]:
         """Of points (N, 2): the distance (N,) from the centre line and its heading (N,) at the nearest piece."""

@@ -224,4 +224,5 @@ def _distance(ways_m: Tensor, samples: PathSamples) -> Tensor:
     is_known = samples.path_known  # (S, W)
     wanted = torch.where(is_known[..., None], samples.path_m, 0.0)  # (S, W, 2)
     gap = (ways_m - wanted[:, None]).norm(dim=-1) * is_known[:, None]  # (S, modes, W)
-    return gap.sum(dim=-1) / is_known.sum(dim=-1, keepdim=True)
+    mean: Tensor = gap.sum(dim=-1) / is_known.sum(dim=-1, keepdim=True)
+    return mean

@@ -64,8 +64,9 @@ def test_a_sharp_image_is_neither_dark_nor_white_nor_blurred(rng: np.random.Gene
 @pytest.mark.parametrize("gain", [0.15, 0.4, 1.0])
 def test_blur_is_found_whatever_the_contrast(gain: float, rng: np.random.Generator) -> None:
     image = scene(rng) * np.float32(gain)
-    assert sharpness(image) > 2 * sharpness(cv2.GaussianBlur(image, (0, 0), 2.5))
-    assert bad(check_light(np.asarray(cv2.GaussianBlur(image, (0, 0), 2.5), np.float32))) == {FaultKind.BLURRED}
+    blurred = np.asarray(cv2.GaussianBlur(image, (0, 0), 2.5), np.float32)
+    assert sharpness(image) > 2 * sharpness(blurred)
+    assert bad(check_light(blurred)) == {FaultKind.BLURRED}
 
 
 def test_black_and_white_images_are_not_called_blurred(rng: np.random.Generator) -> None:
@@ -147,7 +148,10 @@ def lidar_after(rng: np.random.Generator, spoil: object) -> set[FaultKind]:
 
 
 def test_lidar_findings(rng: np.random.Generator) -> None:
-    azimuth = lambda p: np.degrees(np.arctan2(p[:, 1], p[:, 0]))  # noqa: E731
+    def azimuth(p: NDArray[np.float32]) -> NDArray[np.float32]:
+        degrees: NDArray[np.float32] = np.degrees(np.arctan2(p[:, 1], p[:, 0]))
+        return degrees
+
     assert lidar_after(rng, lambda p: p) == set()
     assert lidar_after(rng, lambda p: p[(azimuth(p) < 30) | (azimuth(p) > 80)]) == {FaultKind.BLOCKED}
     assert lidar_after(rng, lambda p: p[rng.random(len(p)) < 0.3]) == {FaultKind.COLLAPSED}

@@ -12,12 +12,13 @@ from mcap.reader import make_reader
 from mcap.stream_reader import StreamReader
 from mcap_protobuf.decoder import DecoderFactory
 
-from perception.cli.recording import open_recorder, result_format
+from perception.cli.recording import open_recorder
 from perception.core.errors import DriveError, UsageError
 from perception.core.geometry import quaternion_to_rotation
 from perception.core.messages import AnyMessage, CameraFrame, EgoState, LidarSweep, RadarScan, RouteCommand
 from perception.core.results import EndOfRun
 from perception.core.rig import Modality
+from perception.pipeline.recording import result_format
 from perception.queues.codec import encode
 from perception.queues.samples import sample_result
 from perception.recorders.mcap import McapRecorder

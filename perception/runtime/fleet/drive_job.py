@@ -19,9 +19,9 @@ from perception.evaluation.detection import evaluate_detection
 from perception.evaluation.frames import EvaluatedFrame
 from perception.evaluation.scores import spread_ms
 from perception.evaluation.truth import TruthCollector
-from perception.pipeline.laps import new_run_id
 from perception.pipeline.recording import result_format
 from perception.pipeline.replay import ReplayOptions, run_drive
+from perception.pipeline.resuming import new_run_id
 from perception.recorders.mcap import McapRecorder
 from perception.runtime.fleet.inputs import DriveRef
 from perception.runtime.fleet.ledger import DONE, FAILED, sha256_of
