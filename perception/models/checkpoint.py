@@ -149,12 +149,16 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_pickle(path: Path) -> None:
+    """Raises ModelError for what is no safetensors file but looks like a pickle.
+
+    A safetensors file begins with the length of its header in 8 bytes, which may be any, and then the header's brace.
+    """
     try:
         with path.open("rb") as file:
-            start = file.read(4)
+            start = file.read(9)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from None
-    if start.startswith(_PICKLE_STARTS):
+    if start.startswith(_PICKLE_STARTS) and start[8:] != b"{":
         raise ModelError(
             f"{path}: looks like a pickle, which could run code; `perception weights` converts those of a backbone"
         )

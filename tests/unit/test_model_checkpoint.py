@@ -12,6 +12,7 @@ from perception.core.errors import ModelError
 from perception.models.checkpoint import load_checkpoint, load_model, read_config, save_checkpoint
 from perception.models.inference import model_hash
 from perception.models.network import build_network
+from tests.training_runs import MINI
 
 SEEDED = ModelConfig(seed=3)
 
@@ -75,6 +76,18 @@ def test_only_chosen_settings_replace_those_of_a_preset() -> None:
 class Trap:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return Path.touch, (Path("trapped"),)  # type: ignore[return-value]
+
+
+def test_a_checkpoint_is_no_pickle_whatever_the_length_of_its_header(tmp_path: Path) -> None:
+    """The first byte is the length's lowest: 0x80 in one file of 32, which is how a pickle begins too."""
+    first, network = set(), build_network(MINI)
+    for length in range(0, 256, 8):
+        path = tmp_path / f"{length}.safetensors"
+        save_checkpoint(path, network, {"note": "x" * length})
+        first.add(path.read_bytes()[0])
+        assert load_model(str(path)).info.trained
+        path.unlink()
+    assert 0x80 in first
 
 
 def test_pickles_are_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
