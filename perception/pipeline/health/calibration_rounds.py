@@ -1,4 +1,4 @@
-"""Compares each camera's calibration with the lidar in turn: one camera a sweep, so that it costs little."""
+"""Compares each camera's calibration with the lidar in turn: one camera every few sweeps, so that it costs little."""
 
 from collections.abc import Callable
 from typing import Final
@@ -16,19 +16,20 @@ MAX_APART_NS: Final = 120_000_000
 
 
 class CalibrationRounds:
-    """Holds the newest image of each camera and looks at the next one with every sweep of the first lidar.
+    """Holds the newest image of each camera and looks at the next one with every `stride`-th sweep of the first lidar.
 
     Images with a calibration of their own (a format that has one for each frame) are left alone.
     """
 
-    def __init__(self, rig: SensorRig) -> None:
+    def __init__(self, rig: SensorRig, stride: int) -> None:
         lidars = rig.of(Modality.LIDAR)
         self._lidar = lidars[0].name if lidars else None
         cameras = rig.of(Modality.CAMERA)
         self._watches = {camera.name: DriftWatch(camera, lidars[0]) for camera in cameras} if lidars else {}
         self._order = list(self._watches)
         self._newest: dict[str, CameraFrame] = {}
-        self._turn = 0
+        self._stride = stride
+        self._sweeps = 0
 
     def add(self, frame: CameraFrame) -> None:
         if frame.calibration is None and frame.ego_SE3_sensor is None:
@@ -38,8 +39,11 @@ class CalibrationRounds:
         """The camera whose turn it is and what was found, None where this look says nothing."""
         if sweep.sensor != self._lidar or not self._order or len(sweep.points_m) == 0:
             return None
-        name = self._order[self._turn % len(self._order)]
-        self._turn += 1
+        turn, rest = divmod(self._sweeps, self._stride)
+        self._sweeps += 1
+        if rest:
+            return None
+        name = self._order[turn % len(self._order)]
         frame = self._newest.get(name)
         if frame is None or abs(sweep.capture_ns - frame.capture_ns) > MAX_APART_NS:
             return None

@@ -34,7 +34,9 @@ class SensorHealth:
         self._mask = frozenset(kind.value for kind in config.mask)
         self._has_content = config.content
         self._motion_at = motion_at
-        self._rounds = CalibrationRounds(rig) if config.content and config.calibration else None
+        self._rounds = (
+            CalibrationRounds(rig, config.calibration_stride) if config.content and config.calibration else None
+        )
         self._speed_mps = 0.0
         self._speed_ns: int | None = None
         self._first_ns: int | None = None
