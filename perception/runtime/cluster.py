@@ -44,6 +44,7 @@ def ray_cluster(address: str | None = None, *, num_cpus: int | None = None) -> I
     try:
         if address is None:
             ray.init(
+                address="local",  # or Ray would join whatever cluster this machine runs already
                 num_cpus=num_cpus,
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
