@@ -18,13 +18,13 @@ from perception.core.cameras import CameraModel
 from perception.core.errors import DriveError, PayloadError
 from perception.core.geometry import invert, rotation_log, rotation_to_quaternion, se3, transform_points
 from perception.core.labels import UNKNOWN_COUNT, Labels
-from perception.core.messages import AnyMessage, CameraFrame, LidarSweep, SweepMotion, Unreadable
+from perception.core.messages import AnyMessage, CameraFrame, Unreadable
 from perception.core.rig import Modality, Sensor, SensorRig
 from perception.core.taxonomy import ATTRIBUTE_INDEX, CLASS_INDEX, NO_ATTRIBUTE, NO_CLASS
 from perception.sources.arrival import Pending
 from perception.sources.folder_drive import FolderDrive
 from perception.sources.image_files import read_image
-from perception.sources.kitti_files import Calibration, LabelRow, read_calibration, read_label_rows, read_velodyne
+from perception.sources.kitti_files import Calibration, LabelRow, load_sweep, read_calibration, read_label_rows
 from perception.sources.payloads import choose_scene, image_size, load_camera_frame, numbered_files
 
 F64 = NDArray[np.float64]
@@ -119,7 +119,7 @@ class KittiSource(FolderDrive):
         for index, k in enumerate(self._frames):
             time_ns = index * PERIOD_NS
             if (path := self._path(LIDAR, k, "bin")).is_file():
-                load = partial(_load_sweep, path, time_ns, time_ns + lidar_ns)
+                load = partial(load_sweep, LIDAR, path, time_ns, time_ns + lidar_ns)
                 yield Pending(earliest_ns=time_ns + lidar_ns, latest_ns=time_ns + lidar_ns, load=load)
             if self._path(CAMERA, k, "png").is_file():
                 load = partial(self._load_image, k, time_ns, time_ns + camera_ns)
@@ -197,22 +197,6 @@ def _notes(first: int, mount: F64, calibrations: dict[int, Calibration | Payload
     if broken := [k for k, c in calibrations.items() if isinstance(c, PayloadError)]:
         notes.append(f"{len(broken)} frames have no readable calibration, the first is {broken[0]:06d}")
     return notes
-
-
-def _load_sweep(path: Path, capture_ns: int, arrival_ns: int) -> list[AnyMessage]:
-    try:
-        rows = read_velodyne(path)
-    except PayloadError as error:
-        return [Unreadable(sensor=LIDAR, capture_ns=capture_ns, arrival_ns=arrival_ns, error=str(error))]
-    sweep = LidarSweep(
-        sensor=LIDAR,
-        capture_ns=capture_ns,
-        arrival_ns=arrival_ns,
-        points_m=np.ascontiguousarray(rows[:, :3]),
-        intensity=np.clip(rows[:, 3], 0.0, 1.0),
-        motion=SweepMotion.RAW,
-    )
-    return [sweep]
 
 
 def _labels(rows: list[LabelRow], reference_ns: int, frame: str, ego_SE3_rectified: F64) -> Labels:

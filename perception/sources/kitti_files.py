@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from perception.core.errors import PayloadError
 from perception.core.geometry import is_rotation, se3
+from perception.core.messages import AnyMessage, LidarSweep, SweepMotion, Unreadable
 from perception.sources.image_files import read_payload
 from perception.sources.payloads import finite_rows
 
@@ -116,3 +117,20 @@ def _floats(path: Path, name: str, text: str | None, count: int) -> F64:
     if len(values) != count or not np.all(np.isfinite(values)):
         raise PayloadError(f"{path}: {name} must be {count} finite numbers, got {text.strip()!r}")
     return values
+
+
+def load_sweep(sensor: str, path: Path, capture_ns: int, arrival_ns: int) -> list[AnyMessage]:
+    """The sweep in a file, not deskewed; `Unreadable` where it cannot be read."""
+    try:
+        rows = read_velodyne(path)
+    except PayloadError as error:
+        return [Unreadable(sensor=sensor, capture_ns=capture_ns, arrival_ns=arrival_ns, error=str(error))]
+    sweep = LidarSweep(
+        sensor=sensor,
+        capture_ns=capture_ns,
+        arrival_ns=arrival_ns,
+        points_m=np.ascontiguousarray(rows[:, :3]),
+        intensity=np.clip(rows[:, 3], 0.0, 1.0),
+        motion=SweepMotion.RAW,
+    )
+    return [sweep]

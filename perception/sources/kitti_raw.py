@@ -17,12 +17,12 @@ from perception.config.schema import LatencyConfig
 from perception.core.errors import DriveError, PayloadError
 from perception.core.geometry import invert
 from perception.core.labels import Labels
-from perception.core.messages import EGO_SENSOR, AnyMessage, EgoState, LidarSweep, SweepMotion, Unreadable
+from perception.core.messages import EGO_SENSOR, AnyMessage, EgoState, Unreadable
 from perception.core.rig import Modality, Sensor, SensorRig
 from perception.sources.arrival import Pending
 from perception.sources.folder_drive import FolderDrive
 from perception.sources.kitti import EGO_SE3_VELODYNE
-from perception.sources.kitti_files import read_velodyne
+from perception.sources.kitti_files import load_sweep
 from perception.sources.kitti_raw_files import (
     F64,
     OxtsRow,
@@ -131,7 +131,7 @@ class KittiRawSource(FolderDrive):
         ends = self._sweep_ends()
         for frame, (time_ns, path) in self._sweeps.items():
             arrival_ns = max(time_ns, ends.get(frame, time_ns)) + lidar_ns
-            yield _at(arrival_ns, partial(_load_sweep, path, time_ns, arrival_ns))
+            yield _at(arrival_ns, partial(load_sweep, LIDAR, path, time_ns, arrival_ns))
         for name, frames in self._images.items():
             for time_ns, path in frames.values():
                 load = partial(self._load_image, name, path, time_ns, time_ns + camera_ns)
@@ -229,19 +229,3 @@ def _rate_hz(frames: dict[int, tuple[int, Path]]) -> float:
 
 def _at(arrival_ns: int, load: Callable[[], Sequence[AnyMessage]]) -> Pending:
     return Pending(earliest_ns=arrival_ns, latest_ns=arrival_ns, load=load)
-
-
-def _load_sweep(path: Path, capture_ns: int, arrival_ns: int) -> list[AnyMessage]:
-    try:
-        rows = read_velodyne(path)
-    except PayloadError as error:
-        return [Unreadable(sensor=LIDAR, capture_ns=capture_ns, arrival_ns=arrival_ns, error=str(error))]
-    sweep = LidarSweep(
-        sensor=LIDAR,
-        capture_ns=capture_ns,
-        arrival_ns=arrival_ns,
-        points_m=np.ascontiguousarray(rows[:, :3]),
-        intensity=np.clip(rows[:, 3], 0.0, 1.0),
-        motion=SweepMotion.RAW,
-    )
-    return [sweep]
