@@ -30,5 +30,7 @@ def test_abstract_sockets_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 def test_without_systemd_nothing_happens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     notify("READY=1")
-    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
+    gone = tmp_path / "gone"
+    monkeypatch.setenv("NOTIFY_SOCKET", str(gone))
     notify("READY=1")
+    assert not gone.exists()
