@@ -33,7 +33,7 @@ def replay_laps(
     """Play `source` once, or until interrupted with `loop`, and yield the account of each lap.
 
     Each lap is a run of its own: a new run id, sequences from 0, fresh tracks, and an `EndOfRun` at its end, also when
-    it fails. The recorders get the messages, labels and results of the first lap, one at a time. A seek of `playback`
+    it fails or is cut short. The recorders get the messages, labels and results of the first lap, one at a time. A seek of `playback`
     ends a lap as an interrupt does, and the next one begins where it leads to. With `resuming` the state of each run is
     kept, and a run that another process left behind is gone on with first; one that is complete is not run again.
     decisions: of a live run, made again.
@@ -119,7 +119,8 @@ def _replay_lap(
             on_decision=recording.decision if options.live and recording.keeps_decisions else None,
         )
     except BaseException as error:
-        reason = f"failed: {type(error).__name__}: {error}"
+        is_cut = isinstance(error, KeyboardInterrupt)
+        reason = "interrupted" if is_cut else f"failed: {type(error).__name__}: {error}"
         queue.publish(EndOfRun(drive_id=source.drive_id, run_id=run_id, count=published, reason=reason))
         if kept is not None:
             kept.end(reason, is_stored=False)

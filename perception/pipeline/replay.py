@@ -19,6 +19,7 @@ from perception.pipeline.deadlines import Deadlines, LiveDeadlines, ReplayDeadli
 from perception.pipeline.decision_log import DecisionLog, Note
 from perception.pipeline.decisions import DecisionBook, RecordedDeadlines, RecordedSteering
 from perception.pipeline.frames import Draft
+from perception.pipeline.interrupts import Interrupts
 from perception.pipeline.pacing import Pace, ReplayOptions
 from perception.pipeline.playback import Playback
 from perception.pipeline.publisher import Publisher
@@ -68,9 +69,9 @@ def run_drive(
 ) -> RunSummary:
     """Play one lap of `source` through `engine` and call `on_result` with each result, in order, from one thread.
 
-    A `Steerable` source gets each result before its next message (lock-step), from the thread that reads it. On
-    KeyboardInterrupt what was under way is still delivered and the summary's reason is `interrupted`; so it is where
-    `playback`, which then sets the pace, cuts the lap short.
+    A `Steerable` source gets each result before its next message (lock-step), from the thread that reads it. On Ctrl-C
+    what was under way is still delivered and the summary's reason is `interrupted`; so it is where `playback`, which
+    then sets the pace, cuts the lap short. A second Ctrl-C raises KeyboardInterrupt.
 
     decisions: those of a live run, to be made again; `options.live` and the part that `options` name are then not
     looked at. on_decision: told what a live run decides, from two threads.
@@ -80,10 +81,11 @@ def run_drive(
         decisions.check(source, engine)
     if kept is not None:
         engine = kept.engine(engine)
-    with _beside(engine, options) as worker:
+    with _beside(engine, options) as worker, Interrupts() as interrupts:
         lap = _Lap(
-            source, worker, config, run_id, on_result, options, reference_times, playback, decisions, on_decision, kept
-        )
+            source, worker, config, run_id, on_result, options, reference_times, playback, decisions, on_decision, kept,
+            interrupts,
+        )  # fmt: skip
         reason = "completed"
         try:
             try:
@@ -92,12 +94,20 @@ def run_drive(
                     reason = "interrupted"
             except KeyboardInterrupt:
                 reason = "interrupted"
-            lap.finish()
+            is_finished = False
+            try:
+                with interrupts.held():
+                    lap.finish()
+                    lap.publisher.close()
+                    is_finished = True
+            except KeyboardInterrupt:
+                if not is_finished:
+                    raise
+                reason = "interrupted"
         except BaseException:
             with contextlib.suppress(Exception):  # the error on its way says more than what follows from it
                 lap.publisher.close()
             raise
-        lap.publisher.close()
     if lap.log is not None:
         lap.log.end(lap.session.taken, reason)
     return RunSummary(
@@ -126,7 +136,9 @@ class _Lap:
         decisions: DecisionBook | None,
         on_decision: Note | None,
         kept: KeptRun | None,
+        interrupts: Interrupts,
     ) -> None:
+        self._interrupts = interrupts
         self._steerable = source if isinstance(source, Steerable) else None
         self._on_result = on_result
         self._latest: list[PerceptionResult] = []
@@ -173,27 +185,31 @@ class _Lap:
 
     def play(self, on_message: Tap | None) -> None:
         """Every message of the source."""
-        session, steering = self.session, self._steering
         for message in self.pace.messages(self._idle):
             if self._recorded is not None:
                 if self._recorded.is_over:
                     return
                 if self._recorded.is_jumped_over(message):
                     continue
-            if self.log is not None and self.pace.has_jumped:
-                self.log.jumped(session.taken, message)
-            if self._kept is not None:
-                self._kept.observe(message)
-            if on_message is not None:
-                on_message(message)
-            if steering.takes(message, self.pace.lag_ns):
-                eager = steering.eager(has_room=not self.publisher.is_full)
-                self._carry_out(session.admit(message, eager))
-            else:
-                if self.log is not None:
-                    self.log.passed(session.taken)
-                session.pass_over(message)
-                self._carry_out([])
+            with self._interrupts.held():
+                self._play(message, on_message)
+
+    def _play(self, message: AnyMessage, on_message: Tap | None) -> None:
+        session, steering = self.session, self._steering
+        if self.log is not None and self.pace.has_jumped:
+            self.log.jumped(session.taken, message)
+        if self._kept is not None:
+            self._kept.observe(message)
+        if on_message is not None:
+            on_message(message)
+        if steering.takes(message, self.pace.lag_ns):
+            eager = steering.eager(has_room=not self.publisher.is_full)
+            self._carry_out(session.admit(message, eager))
+        else:
+            if self.log is not None:
+                self.log.passed(session.taken)
+            session.pass_over(message)
+            self._carry_out([])
 
     def finish(self) -> None:
         """The source has ended: what is open is closed, and what waits is worked on."""
@@ -241,7 +257,8 @@ class _Lap:
         if not self._steering.is_waiting:
             time.sleep(seconds)
         elif self.publisher.wait_for_room(seconds):
-            self._carry_out([])
+            with self._interrupts.held():
+                self._carry_out([])
 
     def _outcome(self, outcome: Outcome) -> None:
         self._steering.observe(outcome)

@@ -8,9 +8,9 @@ lost with the producer. `earliest` is the oldest result that the server has, whi
 
 Groups: `group` names a durable consumer of the server. It remembers what was acknowledged, so that whoever comes back
 goes on there. What was handed out but not acknowledged is handed out again: at once if its holder closed, within 5 s if
-it died, and whoever takes the name meanwhile waits for it, so that the order is kept. `(drive, run, sequence)` tells a
-consumer that keeps books that it has had a result before. Members share the results, each of which goes to one of
-them; so does the end of a run.
+it died, and whoever takes the name meanwhile waits for it, so that the order is kept, unless other members are at work.
+`(drive, run, sequence)` tells a consumer that keeps books that it has had a result before. Members share the results,
+each of which goes to one of them; so does the end of a run.
 
 On the server: the stream `NAME` with the subject `NAME.results`; a message is one `QueueItem` of
 `perception_result.proto`, and its `Nats-Msg-Id` is `DRIVE/RUN/SEQUENCE`, by which the server drops what is sent twice

@@ -54,8 +54,9 @@ class NatsFeed:
         self._ready: deque[Delivery] = deque()
         self._held: set[str] = set()
         self._is_wanted = True
-        # Until then a new member of a group waits for what the one before may have held.
+        # Until then a new member of a group waits for what the one before may have held, unless others are at work.
         self._settled_at: float | None = None
+        self._handed_out_before = self._taken = 0
         self._renewed_at = 0.0
         self._failure: BaseException | None = None
         self._outage = Outage(str(address))
@@ -205,6 +206,7 @@ class NatsFeed:
             )
         if info.num_ack_pending and not self._was_attached:
             self._settled_at = time.monotonic() + LEASE_S + SLACK_S
+            self._handed_out_before, self._taken = info.delivered.consumer_seq, 0
         return group
 
     async def _pull(self, link: Link, consumer: str) -> None:
@@ -219,7 +221,8 @@ class NatsFeed:
                 await pull.ask(room)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), RENEW_S if self._settled_at is None else LOOK_S)
-            self._check_settled()
+            if self._settled_at is not None:
+                await self._check_settled(link, pull)
             if self._group is not None and time.monotonic() - self._renewed_at > RENEW_S:
                 self._renewed_at = time.monotonic()
                 for place in self._places():
@@ -244,6 +247,7 @@ class NatsFeed:
         delivery = Delivery(producer=self._address.name, payload=message.data, place=place)
         with self._changed:
             self._next_number = number + 1
+            self._taken += 1
             self._is_wanted = False
             if self._settled_at is not None and message.metadata.num_delivered > 1:
                 # What a dead member held goes before anything new.
@@ -253,9 +257,18 @@ class NatsFeed:
                 self._ready.append(delivery)
             self._changed.notify_all()
 
-    def _check_settled(self) -> None:
+    async def _check_settled(self, link: Link, pull: Pull) -> None:
+        """Stop waiting where what a dead member held would have come, or others are at work: no order is kept then.
+
+        Raises BrokerAwayError, and NotFoundError where the server has lost the consumer.
+        """
+        assert self._group is not None
+        async with link.answers():
+            info = await link.client.jetstream(timeout=ANSWER_S).consumer_info(self._address.name, self._group)
         with self._changed:
-            if self._settled_at is not None and time.monotonic() > self._settled_at:
+            ours = self._taken + pull.open_count
+            are_others_at_work = info.delivered.consumer_seq - self._handed_out_before > ours
+            if self._settled_at is not None and (are_others_at_work or time.monotonic() > self._settled_at):
                 self._settled_at = None
                 self._changed.notify_all()
 

@@ -22,11 +22,11 @@ from perception.sources.memory import MemorySource
 PATIENCE_S = 60.0
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for `condition`; fails where it never comes."""
+def until(condition: Callable[[], bool], describe: Callable[[], str] = lambda: "") -> None:
+    """Wait for `condition`; fails where it never comes, with what `describe` says then."""
     deadline_s = monotonic() + PATIENCE_S
     while not condition():
-        assert monotonic() < deadline_s, "it never came true"
+        assert monotonic() < deadline_s, f"it never came true: {describe()}"
         sleep(0.005)
 
 
