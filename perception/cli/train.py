@@ -118,8 +118,8 @@ def _train_paths(config: TrainingConfig, folder: Path, export: Path | None, *, a
 
 @contextmanager
 def _stop_request(display: TrainingDisplay) -> Iterator[Callable[[], bool]]:
-    """A question that becomes true with the first Ctrl-C or SIGTERM, so that a step is never cut in two; a second one
-    interrupts as ever."""
+    """A question that becomes true with the first Ctrl-C or SIGTERM, so that neither a step nor the making of a drive's
+    frames is cut in two; a second one interrupts as ever."""
     asked = threading.Event()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -127,7 +127,7 @@ def _stop_request(display: TrainingDisplay) -> Iterator[Callable[[], bool]]:
         if asked.is_set():
             signal.default_int_handler(number, frame)
         asked.set()
-        display.note("stopping after this step; once more to stop at once")
+        display.note("stopping after what is under way; once more to stop at once")
 
     for number in before:
         signal.signal(number, request)

@@ -68,7 +68,7 @@ def run_training(
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
     network = first_network(config)
     device = training_device(config.device)
-    prepared = prepare(config, network.config, progress=display.note)
+    prepared = prepare(config, network.config, progress=display.note, should_stop=should_stop)
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)
     identity = Identity.of(config, network.config, prepared.train.data_hash, prepared.validation.data_hash)
@@ -131,7 +131,7 @@ def run_paths(
     fresh, metadata = first_network(config), dict[str, str]()
     if (best := folder / BEST).is_file():
         fresh, metadata = load_checkpoint(best, fresh.config)
-    prepared = prepare(config, fresh.config, progress=display.note)
+    prepared = prepare(config, fresh.config, progress=display.note, should_stop=should_stop)
     before, after = train_paths(
         fresh,
         prepared.train,

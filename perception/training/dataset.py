@@ -65,12 +65,14 @@ class _Task:
     config: TrainingConfig
 
 
-def prepare(config: TrainingConfig, model: ModelConfig, *, progress: Progress) -> Prepared:
+def prepare(
+    config: TrainingConfig, model: ModelConfig, *, progress: Progress, should_stop: Callable[[], bool] = lambda: False
+) -> Prepared:
     """All frames of a run, read or rendered where the store does not hold them yet.
 
     A drive that cannot be made is named, counted and left out, and tried again in the next run. Raises ConfigError
     where a drive is both for training and for validation, DriveError where a path is wrong or no frame is left to train
-    on, with what was found.
+    on, with what was found; KeyboardInterrupt where `should_stop` came true, with the drives under way made.
     """
     findings = Findings()
     train = find_drives(config.data.drives, config, model, findings)
@@ -78,7 +80,7 @@ def prepare(config: TrainingConfig, model: ModelConfig, *, progress: Progress) -
     known = {drive.identity for drive in train}
     if both := [str(drive) for drive in validation if drive.identity in known]:
         raise ConfigError(f"data.validation: {', '.join(both)} is among data.drives too; take it out of one of them")
-    failed = _make_missing([*train, *validation], config, model, progress)
+    failed = _make_missing([*train, *validation], config, model, progress, should_stop)
     for drive in [*train, *validation]:
         if drive.key in failed:
             findings.add(Rule.DRIVE_FAILED, f"{drive}: {failed[drive.key]}")
@@ -202,7 +204,11 @@ def _key(**parts: Any) -> str:
 
 
 def _make_missing(
-    drives: Sequence[DriveChoice], config: TrainingConfig, model: ModelConfig, progress: Progress
+    drives: Sequence[DriveChoice],
+    config: TrainingConfig,
+    model: ModelConfig,
+    progress: Progress,
+    should_stop: Callable[[], bool],
 ) -> dict[str, str]:
     """Make what the store lacks. Returns what went wrong, by key of the drive."""
     folder = Path(config.data.store)
@@ -218,6 +224,8 @@ def _make_missing(
             reason = str(outcome) if isinstance(outcome, PerceptionError) else repr(outcome)
             failed[drive.key] = reason.split("\n", 1)[0]
             progress(f"[{number}/{len(tasks)}] {drive}: left out, {failed[drive.key]}")
+        if number < len(tasks) and should_stop():
+            raise KeyboardInterrupt
     return failed
 
 

@@ -145,6 +145,16 @@ def test_prepare_makes_what_is_missing_and_names_what_is_broken(root: Path, tmp_
     np.testing.assert_array_equal(again.train[0].images, prepared.train[0].images)
 
 
+def test_who_stops_keeps_the_drives_that_are_made(root: Path, tmp_path: Path) -> None:
+    asked = config((str(root),), store=str(tmp_path / "frames"))
+    with pytest.raises(KeyboardInterrupt):
+        prepare(asked, TINY, progress=lambda _: None, should_stop=lambda: True)
+    assert len(FrameStore(tmp_path / "frames").keys) == 1, "one of the two scenes was under way"
+    told: list[str] = []
+    prepare(asked, TINY, progress=told.append)
+    assert told[0].startswith("1 of 2 drives are in ")
+
+
 def test_nothing_to_train_on_is_an_error_that_says_why(root: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     shutil.copytree(root, bare)
