@@ -29,6 +29,7 @@ from perception.queues.checks import (
     MAX_WAYPOINTS,
     check_item,
     check_size,
+    check_values,
     read_pose,
 )
 from perception.queues.wire_columns import COLUMNS, FRAMES, varint
@@ -76,7 +77,7 @@ def decode(payload: bytes) -> QueueItem:
     else:
         _check_sizes(message.result, frames.result)
         item = _read_result(message.result, frames.result, payload)
-    check_item(item)
+    check_values(item)
     return item
 
 
