@@ -39,6 +39,9 @@ ATTRIBUTE_SIZES = np.array([len(framed(ATTRIBUTE_TAG, name.encode())) for name i
 ATTRIBUTE_OF = {name.encode(): index for name, index in ATTRIBUTE_INDEX.items()}
 MAX_TRACK_BYTES = 11
 """Of a track with its tag; every attribute takes more."""
+TRACK_STEPS = np.array([1 << 7 * digits for digits in range(1, 9)])
+"""Tracks from which on one byte more is needed than for those before."""
+REMEMBERED_COUNTS = 256
 REMEMBERED = 4096
 """Tracks live for many results, so that most of what stands around the numbers was there before."""
 
@@ -63,8 +66,9 @@ def pack_detections(detections: Detections) -> bytes:
 def read_columns(columns: Any, messages: Sequence[bytes]) -> Detections | None:
     """The detections in the `COLUMNS` and `FRAMES` of a result; takes the texts out of `columns`.
 
-    None where one lacks a number, as writers leave out zeros, or has a label or attribute that is none.
-    A field that is twice in one detection and missing in another, which no library writes, may count for the other.
+    None where one is not as `pack_detections` writes it: a number left out because it is zero, a field that is not
+    known here, a label or attribute that is none. Numbers that one has too many and another too few may count for the
+    other where both are as long as they should be; no protobuf library writes such.
     """
     count = len(messages)
     if not count:
@@ -85,6 +89,9 @@ def read_columns(columns: Any, messages: Sequence[bytes]) -> Detections | None:
     left[has_attribute] -= ATTRIBUTE_SIZES[attributes]
     has_track = left > 0
     if np.count_nonzero(has_track) != len(tracks):
+        return None
+    left[has_track] -= np.where(tracks < 0, MAX_TRACK_BYTES, np.searchsorted(TRACK_STEPS, tracks, side="right") + 2)
+    if left.any():
         return None
     return Detections(
         class_index=classes,
@@ -110,14 +117,21 @@ def _numbers(columns: Any, count: int) -> dict[str, NDArray[np.float32]]:
     # Written again without the texts, each is one block of bytes: number by number it would take ten times as long.
     for name in ("label", "attribute", "track_id"):
         columns.ClearField(name)
-    data, place, numbers = columns.SerializeToString(), 0, {}
-    for name, width in VALUES.items():
+    blocks = np.frombuffer(columns.SerializeToString(), _blocks(count), 1)[0]
+    return {name: blocks[name].astype(np.float32) for name in VALUES}
+
+
+@lru_cache(REMEMBERED_COUNTS)
+def _blocks(count: int) -> np.dtype[np.void]:
+    """Where the numbers of so many rows are when written as columns, each block behind its tag and length."""
+    offsets, place = [], 0
+    for width in VALUES.values():
         size = 4 * width * count
         place += 1 + len(varint(size))
-        block = np.frombuffer(data, "<f4", width * count, place).astype(np.float32)
-        numbers[name] = block.reshape(count, width) if width > 1 else block
+        offsets.append(place)
         place += size
-    return numbers
+    formats = [("<f4", (count, width) if width > 1 else (count,)) for width in VALUES.values()]
+    return np.dtype({"names": list(VALUES), "formats": formats, "offsets": offsets, "itemsize": place})
 
 
 @lru_cache(REMEMBERED)

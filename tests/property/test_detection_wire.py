@@ -138,6 +138,28 @@ def test_a_whole_result_is_the_bytes_of_the_protobuf_library(seed: int, count: i
     assert pb.QueueItem.FromString(payload).SerializeToString(deterministic=True) == payload
 
 
+optional_numbers = st.just(0.0) | numbers
+messages = st.builds(
+    pb.Detection,
+    label=st.sampled_from(["car", "traffic_cone", "pedestrian", ""]),
+    score=optional_numbers,
+    center_m=st.sampled_from([(1, 2, 3), (0, 0, 0), ()]),
+    size_m=st.tuples(numbers, numbers, numbers),
+    yaw_rad=optional_numbers,
+    velocity_mps=st.sampled_from([(1, 2), ()]),
+    attribute=st.none() | st.sampled_from([*ATTRIBUTES, ""]),
+    track_id=st.none() | st.integers(-3, 300) | LARGE,
+)
+
+
+@given(st.lists(messages, max_size=8))
+@settings(max_examples=300, deadline=None)
+def test_what_is_read_as_columns_is_what_is_read_one_by_one(messages: list[pb.Detection]) -> None:
+    got = read_fast([message.SerializeToString() for message in messages])
+    if got is not None:
+        assert_same(got, detection_wire.read_messages(messages))
+
+
 def one(**changes: object) -> Detections:
     columns = {name: getattr(ONE, name) for name in COLUMN_NAMES}
     return Detections(**{**columns, **{name: np.array(value, columns[name].dtype) for name, value in changes.items()}})
