@@ -4,12 +4,16 @@
 `world_SE3_lidar = world_SE3_ego @ ego_SE3_lidar`. Quaternions are (w, x, y, z).
 """
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Float = NDArray[np.float64]
+
+SHORTEST_QUATERNION = 1e-9
 
 
 def se3(rotation: ArrayLike | None = None, translation: ArrayLike | None = None) -> Float:
@@ -22,8 +26,14 @@ def se3(rotation: ArrayLike | None = None, translation: ArrayLike | None = None)
     return transform
 
 
-def se3_from_quaternion(quaternion_wxyz: ArrayLike, translation: ArrayLike) -> Float:
-    return se3(quaternion_to_rotation(quaternion_wxyz), translation)
+def se3_from_quaternion(quaternion_wxyz: Iterable[float], translation: ArrayLike) -> Float:
+    """One transform (4, 4) of a quaternion, normalised first. Raises ValueError on a zero quaternion."""
+    # In plain numbers: arrays of one element each cost ten times as much.
+    w, x, y, z = map(float, quaternion_wxyz)
+    norm = math.sqrt(w * w + x * x + y * y + z * z)
+    if not norm > SHORTEST_QUATERNION:
+        raise ValueError("a quaternion of length zero has no rotation")
+    return se3(_rotation_rows(w / norm, x / norm, y / norm, z / norm), translation)
 
 
 def se3_from_yaw(yaw_rad: float, translation: ArrayLike = (0.0, 0.0, 0.0)) -> Float:
@@ -56,20 +66,23 @@ def quaternion_to_rotation(quaternion_wxyz: ArrayLike) -> Float:
     """Rotations (..., 3, 3) of quaternions (..., 4), normalised first. Raises ValueError on a zero quaternion."""
     q = np.asarray(quaternion_wxyz, dtype=np.float64)
     norm = np.linalg.norm(q, axis=-1, keepdims=True)
-    if not np.all(norm > 1e-9):
+    if not np.all(norm > SHORTEST_QUATERNION):
         raise ValueError("a quaternion of length zero has no rotation")
     w, x, y, z = np.moveaxis(q / norm, -1, 0)
     rotation = np.empty((*q.shape[:-1], 3, 3))
-    rotation[..., 0, 0] = 1 - 2 * (y * y + z * z)
-    rotation[..., 0, 1] = 2 * (x * y - z * w)
-    rotation[..., 0, 2] = 2 * (x * z + y * w)
-    rotation[..., 1, 0] = 2 * (x * y + z * w)
-    rotation[..., 1, 1] = 1 - 2 * (x * x + z * z)
-    rotation[..., 1, 2] = 2 * (y * z - x * w)
-    rotation[..., 2, 0] = 2 * (x * z - y * w)
-    rotation[..., 2, 1] = 2 * (y * z + x * w)
-    rotation[..., 2, 2] = 1 - 2 * (x * x + y * y)
+    for i, row in enumerate(_rotation_rows(w, x, y, z)):
+        for j, entries in enumerate(row):
+            rotation[..., i, j] = entries
     return rotation
+
+
+def _rotation_rows(w: Any, x: Any, y: Any, z: Any) -> tuple[tuple[Any, Any, Any], ...]:
+    """The rotation of a unit quaternion, of numbers or of arrays (...), row by row."""
+    return (
+        (1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)),
+        (2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)),
+        (2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)),
+    )
 
 
 def rotation_to_quaternion(rotation: Float) -> Float:
@@ -178,6 +191,9 @@ def integrate_twist(velocity_mps: ArrayLike, yaw_rate_radps: float, duration_s: 
 
 def is_rotation(matrix: Float, tolerance: float = 1e-3) -> bool:
     """Whether a (3, 3) matrix is orthonormal and right-handed within `tolerance`."""
-    if not np.isfinite(matrix).all():
-        return False
-    return bool(np.abs(matrix @ matrix.T - np.eye(3)).max() <= tolerance and np.linalg.det(matrix) > 0)
+    (a, b, c), (d, e, f), (g, h, i) = matrix.tolist()
+    squares = a * a + b * b + c * c, d * d + e * e + f * f, g * g + h * h + i * i
+    products = a * d + b * e + c * f, a * g + b * h + c * i, d * g + e * h + f * i
+    # What is not finite is not within the tolerance either.
+    is_orthonormal = all(abs(s - 1) <= tolerance for s in squares) and all(abs(p) <= tolerance for p in products)
+    return bool(is_orthonormal and a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g) > 0)

@@ -1,13 +1,15 @@
-"""Queue items as bytes: the protobuf messages of `perception_result.proto`."""
+"""Queue items as bytes: the protobuf messages of `perception_result.proto`.
+
+Their bulk, detections and path hints, is written and read by modules of its own (`detection_wire`, `hint_wire`), the
+rest by the protobuf library. The bytes are those that the library alone would make, but that in the bulk zeros are
+written too.
+"""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from google.protobuf import descriptor_pb2
-from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
-from google.protobuf.message_factory import GetMessageClass
 from numpy.typing import NDArray
 
 from perception.core.errors import QueueError
@@ -15,14 +17,9 @@ from perception.core.faults import SensorFault, Severity
 from perception.core.geometry import rotation_to_quaternion
 from perception.core.motion import MotionSource
 from perception.core.ports import QueueItem
-from perception.core.results import (
-    EndOfRun,
-    PathHints,
-    PerceptionResult,
-    Provenance,
-    SensorStatus,
-)
+from perception.core.results import Detections, EndOfRun, PathHints, PerceptionResult, Provenance, SensorStatus
 from perception.core.rig import Modality
+from perception.queues import detection_wire, hint_wire
 from perception.queues import perception_result_pb2 as pb
 from perception.queues.checks import (
     MAX_DETECTIONS,
@@ -32,40 +29,26 @@ from perception.queues.checks import (
     MAX_WAYPOINTS,
     check_item,
     check_size,
+    check_values,
     read_pose,
 )
-from perception.queues.detection_wire import pack_detections, read_detections
+from perception.queues.wire_columns import COLUMNS, FRAMES, varint
 
 SCHEMA = 1
-
-
-def _wire_item() -> Any:
-    """`QueueItem` with its detections left as bytes, for `detection_wire` to pack and read: the same on the wire."""
-    file = descriptor_pb2.FileDescriptorProto()
-    pb.DESCRIPTOR.CopyToProto(file)
-    result = next(message for message in file.message_type if message.name == "PerceptionResult")
-    detections = next(field for field in result.field if field.name == "detections")
-    detections.type = detections.TYPE_BYTES
-    detections.ClearField("type_name")
-    pool = DescriptorPool()
-    pool.Add(file)
-    return GetMessageClass(pool.FindMessageTypeByName("perception.v1.QueueItem"))
-
-
-WIRE_ITEM = _wire_item()
+SCHEMA_FIELD = pb.QueueItem(schema=SCHEMA).SerializeToString()
+RESULT_TAG = b"\x12"
 
 
 def encode(item: QueueItem) -> bytes:
     """One item as a serialized `QueueItem`. Raises QueueError where `check_item` does."""
     check_item(item)
-    message = WIRE_ITEM(schema=SCHEMA)
     try:
         if isinstance(item, EndOfRun):
-            end = message.end_of_run
-            end.drive_id, end.run_id, end.count, end.reason = item.drive_id, item.run_id, item.count, item.reason
-        else:
-            _fill_result(message.result, item)
-        return bytes(message.SerializeToString(deterministic=True))
+            end = pb.EndOfRun(drive_id=item.drive_id, run_id=item.run_id, count=item.count, reason=item.reason)
+            return pb.QueueItem(schema=SCHEMA, end_of_run=end).SerializeToString()
+        parts = _result_parts(item)
+        # Joined once: each copy of so many bytes also pushes out what the caches hold.
+        return b"".join((SCHEMA_FIELD, RESULT_TAG, varint(sum(map(len, parts))), *parts))
     except (ValueError, TypeError) as error:
         raise QueueError(f"{item.drive_id}/{item.run_id}: the item does not fit the wire format: {error}") from None
 
@@ -78,9 +61,10 @@ def decode(payload: bytes) -> QueueItem:
     """
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise QueueError(f"a payload of {len(payload)} bytes is no result; at most {MAX_PAYLOAD_BYTES} are taken")
-    message = WIRE_ITEM()
+    message, frames = COLUMNS(), FRAMES()
     try:
         message.ParseFromString(payload)
+        frames.ParseFromString(payload)
     except DecodeError:
         raise QueueError(f"a payload of {len(payload)} bytes is not a perception.v1.QueueItem") from None
     if message.schema != SCHEMA:
@@ -88,25 +72,35 @@ def decode(payload: bytes) -> QueueItem:
     kind = message.WhichOneof("item")
     if kind is None:
         raise QueueError("the payload holds neither a result nor the end of a run; its writer may be newer")
-    item = _read_end(message.end_of_run) if kind == "end_of_run" else _read_result(message.result)
-    check_item(item)
+    if kind == "end_of_run":
+        item: QueueItem = _read_end(message.end_of_run)
+    else:
+        _check_sizes(message.result, frames.result)
+        item = _read_result(message.result, frames.result, payload)
+    check_values(item)
     return item
 
 
-def _fill_result(message: Any, result: PerceptionResult) -> None:
-    message.drive_id = result.drive_id
-    message.run_id = result.run_id
-    message.sequence = result.sequence
-    message.reference_ns = result.reference_ns
-    message.published_ns = result.published_ns
-    message.detections.extend(pack_detections(result.detections))
-    hints = result.path_hints
-    times = hints.times_s.tolist()
-    for confidence, waypoints in zip(hints.confidence.tolist(), hints.waypoints_m.tolist(), strict=True):
-        hint = message.path_hints.add(confidence=confidence, times_s=times)
-        for x, y in waypoints:
-            hint.waypoints_m.add(x=x, y=y)
-    message.target_speed_mps = hints.target_speed_mps
+def _result_parts(result: PerceptionResult) -> tuple[bytes, ...]:
+    """A serialized `PerceptionResult`: fields 1 to 5, detections, path hints, and the fields behind them."""
+    head = pb.PerceptionResult(
+        drive_id=result.drive_id,
+        run_id=result.run_id,
+        sequence=result.sequence,
+        reference_ns=result.reference_ns,
+        published_ns=result.published_ns,
+    )
+    return (
+        head.SerializeToString(),
+        detection_wire.pack_detections(result.detections),
+        hint_wire.pack_hints(result.path_hints),
+        _rest(result).SerializeToString(deterministic=True),
+    )
+
+
+def _rest(result: PerceptionResult) -> pb.PerceptionResult:
+    message = pb.PerceptionResult()
+    message.target_speed_mps = result.path_hints.target_speed_mps
     for sensor in result.sensors:
         _fill_sensor(message.sensors.add(), sensor)
     if result.world_SE3_ego is not None:
@@ -120,6 +114,7 @@ def _fill_result(message: Any, result: PerceptionResult) -> None:
     if result.predicted_to_ns is not None:
         message.predicted_to_ns = result.predicted_to_ns
     message.degraded = result.degraded
+    return message
 
 
 def _fill_sensor(message: pb.SensorStatus, sensor: SensorStatus) -> None:
@@ -159,11 +154,10 @@ def _read_end(message: pb.EndOfRun) -> EndOfRun:
     return EndOfRun(drive_id=message.drive_id, run_id=message.run_id, count=message.count, reason=message.reason)
 
 
-def _check_sizes(message: Any) -> None:
+def _check_sizes(message: Any, frames: Any) -> None:
     # Before anything is read: millions of empty parts fit into a payload, and to read them would take half a minute.
-    check_size("detections", len(message.detections), MAX_DETECTIONS)
-    check_size("path_hints", len(message.path_hints), MAX_WAYPOINTS)
-    check_size("path_hints", sum(len(hint.waypoints_m) for hint in message.path_hints), MAX_WAYPOINTS)
+    check_size("detections", len(frames.detections), MAX_DETECTIONS)
+    check_size("path_hints", len(frames.path_hints), MAX_WAYPOINTS)
     check_size("sensors", len(message.sensors), MAX_SENSORS)
     check_size("sensors.faults", sum(len(sensor.faults) for sensor in message.sensors), MAX_ENTRIES)
     check_size("provenance.stage_latency_ns", len(message.provenance.stage_latency_ns), MAX_ENTRIES)
@@ -172,17 +166,17 @@ def _check_sizes(message: Any) -> None:
     check_size("provenance.quarantined", len(message.provenance.quarantined), MAX_ENTRIES)
 
 
-def _read_result(message: Any) -> PerceptionResult:
-    _check_sizes(message)
+def _read_result(message: Any, frames: Any, payload: bytes) -> PerceptionResult:
     try:
+        detections, path_hints = _read_bulk(message, frames, payload)
         return PerceptionResult(
             drive_id=message.drive_id,
             run_id=message.run_id,
             sequence=message.sequence,
             reference_ns=message.reference_ns,
             published_ns=message.published_ns,
-            detections=read_detections(message.detections),
-            path_hints=_read_hints(message.path_hints, message.target_speed_mps),
+            detections=detections,
+            path_hints=path_hints,
             sensors=tuple(_read_sensor(sensor) for sensor in message.sensors),
             world_SE3_ego=_read_pose(message),
             provenance=_read_provenance(message.provenance),
@@ -198,20 +192,15 @@ def _read_result(message: Any) -> PerceptionResult:
         raise QueueError(f"result {message.sequence} of run {run!r} is malformed: {problem}") from None
 
 
-def _read_hints(messages: Sequence[pb.PathHint], target_speed_mps: float) -> PathHints:
-    times = list(messages[0].times_s) if messages else []
-    points: list[float] = []
-    for message in messages:
-        if len(message.waypoints_m) != len(times) or list(message.times_s) != times:
-            raise ValueError("every path hint needs the same times_s, one for each waypoint")
-        for point in message.waypoints_m:
-            points += (point.x, point.y)
-    return PathHints(
-        confidence=np.array([message.confidence for message in messages], dtype=np.float32),
-        waypoints_m=np.array(points, dtype=np.float32).reshape(len(messages), len(times), 2),
-        times_s=np.array(times, dtype=np.float32),
-        target_speed_mps=target_speed_mps,
-    )
+def _read_bulk(message: Any, frames: Any, payload: bytes) -> tuple[Detections, PathHints]:
+    """Detections and path hints: as columns, or where these do not fit together, one by one."""
+    speed_mps = message.target_speed_mps
+    detections = detection_wire.read_columns(message.detections, list(frames.detections))
+    path_hints = hint_wire.read_columns(message.path_hints, list(frames.path_hints), speed_mps)
+    if detections is not None and path_hints is not None:
+        return detections, path_hints
+    result = pb.QueueItem.FromString(payload).result
+    return detection_wire.read_messages(result.detections), hint_wire.read_messages(result.path_hints, speed_mps)
 
 
 def _read_sensor(message: pb.SensorStatus) -> SensorStatus:
