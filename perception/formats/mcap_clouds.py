@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from perception.core.errors import PayloadError
 from perception.core.messages import LidarSweep, RadarScan, SweepMotion
-from perception.formats.wire import without_field
+from perception.formats.wire import without_fields
 
 LIDAR_FIELDS: Final[dict[str, str]] = {
     "x": "<f4",
@@ -132,8 +132,7 @@ def _read(
 ) -> tuple[int, NDArray[Any]]:
     """Capture time, and a row for each point, with the fields that are known."""
     try:
-        rest, payload = without_field(data, PointCloud.DATA_FIELD_NUMBER)
-        head, stamp = without_field(rest, PointCloud.TIMESTAMP_FIELD_NUMBER)
+        head, (payload, stamp) = without_fields(data, PointCloud.DATA_FIELD_NUMBER, PointCloud.TIMESTAMP_FIELD_NUMBER)
         capture_ns = Timestamp.FromString(bytes(stamp)).ToNanoseconds()
     except (DecodeError, PayloadError, ValueError) as error:
         raise PayloadError(f"{sensor}: the message is no foxglove.PointCloud ({error})") from error
