@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 from perception.core.errors import DriveError
 
@@ -22,8 +22,7 @@ class Topic:
     digest: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Record:
+class Record(NamedTuple):
     """One message as it was logged. error: why it cannot be read, else None."""
 
     topic: str
