@@ -97,3 +97,8 @@ def open_again(path: Path) -> BinaryIO:
         return path.open("rb")
     except OSError as error:
         raise DriveError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def told_start(head: bytes) -> str:
+    """Why a file that begins with `head` is not what its name says, and the remedy."""
+    return f"it begins with {head!r}; copy it again" if head else "it is empty; copy it again"
