@@ -21,7 +21,7 @@ from perception.core.messages import AnyMessage
 from perception.core.ports import Source
 from perception.core.rig import Modality
 from perception.pipeline.conversion import Tallies, Tally, convert_drive, tally
-from perception.recorders.mcap_files import Rotation
+from perception.recorders.mcap_files import Rotation, part_path
 from perception.sources.open import open_drive
 
 SECONDS = click.FloatRange(min=0, min_open=True)
@@ -88,8 +88,7 @@ def convert(
         rotation=rotation_of(rotate_mb, rotate_s), verify=verify,
     )  # fmt: skip
     codes = [EXIT_DONE]
-    for drive in drives:
-        place = destination if len(drives) == 1 else destination / _name_of(drive, conversion.to)
+    for drive, place in _places(drives, destination, conversion.to):
         try:
             account = _convert(drive, place, conversion, quiet or as_json)
         except PerceptionError as error:
@@ -120,6 +119,18 @@ def _format_of(destination: Path, to: str | None, drives: int) -> str:
     return found
 
 
+def _places(drives: tuple[str, ...], destination: Path, to: str) -> list[tuple[str, Path]]:
+    """Where each drive goes. Raises UsageError where two would go to one place."""
+    if len(drives) == 1:
+        return [(drives[0], destination)]
+    places = {drive: destination / _name_of(drive, to) for drive in drives}
+    taken: dict[Path, str] = {}
+    for drive, place in places.items():
+        if (other := taken.setdefault(place, drive)) != drive:
+            raise UsageError(f"{other} and {drive} would both become {place}: convert them one by one")
+    return list(places.items())
+
+
 def _name_of(drive: str, to: str) -> str:
     name = Path(drive).stem if Path(drive).is_file() else Path(drive).name
     return f"{name}.mcap" if to == "mcap" else name
@@ -129,6 +140,8 @@ def _convert(drive: str, place: Path, conversion: Conversion, silent: bool) -> d
     """Convert one drive; the account of it. Raises what opening, reading and writing raise."""
     if place.exists():
         return {"drive": drive, "to": str(place), "skipped": "it is there already"}
+    if conversion.rotation != Rotation() and (second := part_path(place, 1)).exists():
+        raise DriveError(f"{second}: it exists, and a drive in several files would replace it; move it away")
     work = place.with_name(place.name + PARTIAL)
     if work.is_dir():
         shutil.rmtree(work)
@@ -151,8 +164,10 @@ def _convert(drive: str, place: Path, conversion: Conversion, silent: bool) -> d
                 account |= _verify(inside if conversion.to == "nuscenes" else work, conversion.to, source, written)
         account["bytes_on_disk"] = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
         # What names the drive goes last: where it is, the rest is.
-        for path in sorted(work.iterdir(), key=lambda path: path.name == place.name):
+        files = sorted(work.iterdir(), key=lambda path: path.name == place.name)
+        for path in files:
             path.rename(place.with_name(path.name))
+        account["files"] = len(files)
     except OSError as error:
         raise DriveError(f"{place}: cannot be written ({error.strerror or error})") from error
     finally:
@@ -203,6 +218,8 @@ def _in_words(account: dict[str, Any]) -> str:
         f"{account['to']}: {account['messages']} messages, {account['payload_bytes'] / 1e6:.1f} MB of sensor data in "
         f"{account['bytes_on_disk'] / 1e6:.1f} MB"
     )
+    if account["files"] > 1:
+        text += f", {account['files']} files (read together as a folder)"
     if account["unreadable"]:
         text += f"; {account['unreadable']} could not be read and are in it as such"
     if "verified" in account:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
 
@@ -21,10 +21,13 @@ MAX_LINE_BYTES: Final = 4096
 Finite = Annotated[float, msgspec.Meta(ge=0)]
 
 
+Do = Literal["pause", "resume", "step", "seek", "rate", "quit", "status"]
+
+
 class Command(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """do: what; to_s: where to seek; rate: multiple of real time, 0 for as fast as it goes."""
 
-    do: Literal["pause", "resume", "step", "seek", "rate", "quit", "status"]
+    do: Do
     to_s: Finite | None = None
     rate: Finite | None = None
 
@@ -56,7 +59,8 @@ def answer(playback: Playback, line: bytes) -> dict[str, Any]:
         command = msgspec.json.decode(line, type=Command)
         _do(playback, command)
     except (msgspec.DecodeError, UsageError) as error:
-        return {"error": str(error)}
+        hint = f"; known are {', '.join(get_args(Do))}" if str(error).endswith("`$.do`") else ""
+        return {"error": f"{error}{hint}"}
     status = playback.status
     return {
         "position_s": round(status.position_s, 3),

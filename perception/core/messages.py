@@ -5,6 +5,7 @@ All times are int nanoseconds: `capture_ns` when the sensor saw it, `arrival_ns`
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from perception.core.cameras import CameraModel
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
+
+# Compared as they are: a scalar type would be made a dtype at each comparison.
+_FLOAT32, _INT32, _UINT8, _BOOL = np.dtype(np.float32), np.dtype(np.int32), np.dtype(np.uint8), np.dtype(np.bool_)
 
 EGO_SENSOR = "ego"
 ROUTE_SENSOR = "route"
@@ -81,11 +85,11 @@ class LidarSweep(Message):
 
     def __post_init__(self) -> None:
         n = _check_points(self.sensor, self.points_m)
-        _check_column(self.sensor, "intensity", self.intensity, n, np.float32)
+        _check_column(self.sensor, "intensity", self.intensity, n, _FLOAT32)
         if self.point_offset_ns is not None:
-            _check_column(self.sensor, "point_offset_ns", self.point_offset_ns, n, np.int32)
+            _check_column(self.sensor, "point_offset_ns", self.point_offset_ns, n, _INT32)
         if self.ring is not None:
-            _check_column(self.sensor, "ring", self.ring, n, np.uint8)
+            _check_column(self.sensor, "ring", self.ring, n, _UINT8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -105,11 +109,11 @@ class RadarScan(Message):
 
     def __post_init__(self) -> None:
         n = _check_points(self.sensor, self.points_m)
-        _check_column(self.sensor, "rcs_dbsm", self.rcs_dbsm, n, np.float32)
-        _check_column(self.sensor, "radial_mps", self.radial_mps, n, np.float32)
+        _check_column(self.sensor, "rcs_dbsm", self.rcs_dbsm, n, _FLOAT32)
+        _check_column(self.sensor, "radial_mps", self.radial_mps, n, _FLOAT32)
         if self.compensated_mps is not None:
-            _check_column(self.sensor, "compensated_mps", self.compensated_mps, n, np.float32)
-        _check_column(self.sensor, "is_valid", self.is_valid, n, np.bool_)
+            _check_column(self.sensor, "compensated_mps", self.compensated_mps, n, _FLOAT32)
+        _check_column(self.sensor, "is_valid", self.is_valid, n, _BOOL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -154,11 +158,11 @@ AnyMessage = CameraFrame | LidarSweep | RadarScan | EgoState | RouteCommand | Un
 
 
 def _check_points(sensor: str, points: F32) -> int:
-    if points.ndim != 2 or points.shape[1] != 3 or points.dtype != np.float32:
+    if points.ndim != 2 or points.shape[1] != 3 or points.dtype != _FLOAT32:
         raise ValueError(f"{sensor}: points_m must be (N, 3) float32, got {points.shape} {points.dtype}")
     return len(points)
 
 
-def _check_column(sensor: str, name: str, column: NDArray[np.generic], n: int, dtype: type[np.generic]) -> None:
+def _check_column(sensor: str, name: str, column: NDArray[np.generic], n: int, dtype: np.dtype[Any]) -> None:
     if column.shape != (n,) or column.dtype != dtype:
-        raise ValueError(f"{sensor}: {name} must be ({n},) {dtype.__name__}, got {column.shape} {column.dtype}")
+        raise ValueError(f"{sensor}: {name} must be ({n},) {dtype}, got {column.shape} {column.dtype}")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from perception.core.errors import PayloadError
 from perception.core.messages import LidarSweep, RadarScan, SweepMotion
-from perception.formats.wire import without_field
+from perception.formats.wire import without_fields
 
 LIDAR_FIELDS: Final[dict[str, str]] = {
     "x": "<f4",
@@ -32,6 +32,8 @@ RADAR_FIELDS: Final[dict[str, str]] = {
     "compensated_mps": "<f4",
     "is_valid": "u1",
 }
+_LIDAR_ITEMS: Final = tuple(LIDAR_FIELDS.items())
+_RADAR_ITEMS: Final = tuple(RADAR_FIELDS.items())
 MAX_STRIDE: Final = 4096
 MAX_FIELDS: Final = 64
 MAX_HEAD_BYTES: Final = 16 * 1024
@@ -70,7 +72,7 @@ def pack_scan(scan: RadarScan) -> bytes:
 
 def read_sweep(data: bytes | memoryview, sensor: str, arrival_ns: int, motion: SweepMotion) -> LidarSweep:
     """Raises PayloadError where the bytes are no such cloud."""
-    capture_ns, rows = _read(data, sensor, LIDAR_FIELDS, ("intensity",))
+    capture_ns, rows = _read(data, sensor, _LIDAR_ITEMS, ("intensity",))
     names = rows.dtype.names or ()
     return LidarSweep(
         sensor=sensor,
@@ -86,7 +88,7 @@ def read_sweep(data: bytes | memoryview, sensor: str, arrival_ns: int, motion: S
 
 def read_scan(data: bytes | memoryview, sensor: str, arrival_ns: int) -> RadarScan:
     """Raises PayloadError where the bytes are no such cloud."""
-    capture_ns, rows = _read(data, sensor, RADAR_FIELDS, ("rcs_dbsm", "radial_mps", "is_valid"))
+    capture_ns, rows = _read(data, sensor, _RADAR_ITEMS, ("rcs_dbsm", "radial_mps", "is_valid"))
     has_compensated = "compensated_mps" in (rows.dtype.names or ())
     return RadarScan(
         sensor=sensor,
@@ -128,18 +130,17 @@ def _row_type(formats: tuple[str, ...], fields: tuple[str, ...]) -> np.dtype[Any
 
 
 def _read(
-    data: bytes | memoryview, sensor: str, formats: Mapping[str, str], needed: tuple[str, ...]
+    data: bytes | memoryview, sensor: str, formats: tuple[tuple[str, str], ...], needed: tuple[str, ...]
 ) -> tuple[int, NDArray[Any]]:
     """Capture time, and a row for each point, with the fields that are known."""
     try:
-        rest, payload = without_field(data, PointCloud.DATA_FIELD_NUMBER)
-        head, stamp = without_field(rest, PointCloud.TIMESTAMP_FIELD_NUMBER)
+        head, (payload, stamp) = without_fields(data, PointCloud.DATA_FIELD_NUMBER, PointCloud.TIMESTAMP_FIELD_NUMBER)
         capture_ns = Timestamp.FromString(bytes(stamp)).ToNanoseconds()
     except (DecodeError, PayloadError, ValueError) as error:
         raise PayloadError(f"{sensor}: the message is no foxglove.PointCloud ({error})") from error
     if len(head) > MAX_HEAD_BYTES:
         raise PayloadError(f"{sensor}: the point cloud has {len(head)} bytes besides its points")
-    kind = _row_view(head, sensor, tuple(formats.items()), needed)
+    kind = _row_view(head, sensor, formats, needed)
     if len(payload) % kind.itemsize:
         raise PayloadError(f"{sensor}: {len(payload)} bytes of points do not come in rows of {kind.itemsize}")
     # Copied, so that it begins at a multiple of 4: numpy takes five times as long for columns that do not.

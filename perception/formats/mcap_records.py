@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -232,12 +232,11 @@ def _numbers(values: NDArray[Any]) -> Numbers:
     return [_number(value) for value in values.tolist()]
 
 
-def _array(values: Iterable[float | None]) -> NDArray[np.float64]:
-    # Through float, where None is not a number.
-    return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
+def _array(values: Sequence[float | None]) -> NDArray[np.float64]:
+    return np.array(values, dtype=np.float64)  # where None becomes not a number
 
 
 def _rows(rows: list[Numbers], columns: int) -> NDArray[np.float64]:
     if any(len(row) != columns for row in rows):
         raise ValueError(f"a row has not {columns} numbers")
-    return _array(value for row in rows for value in row).reshape(-1, columns)
+    return _array([value for row in rows for value in row]).reshape(-1, columns)

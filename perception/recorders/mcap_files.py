@@ -36,6 +36,11 @@ class ChannelKey:
     metadata: tuple[tuple[str, str], ...]
 
 
+def part_path(path: Path, part: int) -> Path:
+    """Where a part of a recording at `path` lies, counted from 0."""
+    return path if part == 0 else path.with_name(f"{path.stem}_{part:04d}{path.suffix}")
+
+
 class FileSeries:
     """Writes messages to `path`, then to `path` with `_0001`, `_0002` and so on before its suffix.
 
@@ -108,7 +113,7 @@ class FileSeries:
 
     def _open(self) -> None:
         part = len(self._files)
-        path = self._path if part == 0 else self._path.with_name(f"{self._path.stem}_{part:04d}{self._path.suffix}")
+        path = part_path(self._path, part)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._stream = path.open("xb")

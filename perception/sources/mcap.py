@@ -16,7 +16,6 @@ from perception.formats.mcap_decisions import KIND as DECISIONS
 from perception.formats.mcap_decisions import DecisionRecord, read_decision
 from perception.formats.mcap_drive import DRIVE_RECORD, DriveRecord, read_drive
 from perception.formats.mcap_records import read_labels
-from perception.sources.mcap_chunks import MAGIC
 from perception.sources.mcap_file import McapFile, leading_metadata
 from perception.sources.mcap_messages import Content, Decoder, content_of
 from perception.sources.payloads import choose_scene
@@ -158,18 +157,10 @@ class _Part:
 
 
 def is_drive(path: Path) -> bool:
-    """Whether a path is an MCAP file that is no bag of ROS, or a folder with a recorded drive in it."""
+    """Whether a path is an MCAP file by its name that is no bag of ROS, or a folder with a recorded drive in it."""
     if path.is_file():
-        return path.suffix == SUFFIX and _is_mcap(path) and not has_ros_profile(path)
+        return path.suffix == SUFFIX and not has_ros_profile(path)
     return path.is_dir() and any(DRIVE_RECORD in leading_metadata(file) for file in path.glob(f"*{SUFFIX}"))
-
-
-def _is_mcap(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
-    except OSError:
-        return False
 
 
 def _drive_of(path: Path) -> DriveRecord:

@@ -26,7 +26,7 @@ from perception.sources.mcap_chunks import (
     records_of_block,
 )
 from perception.sources.rosbag_blocks import MAX_BLOCK_BYTES, Block, Entry, read_records
-from perception.sources.rosbag_storage import Record, open_again
+from perception.sources.rosbag_storage import Record, open_again, told_start
 
 _FOOTER_BYTES = RECORD_HEAD.size + 20 + len(MAGIC)
 _MAX_LEADING = 16
@@ -44,8 +44,8 @@ class McapFile:
         self._indexes: dict[int, Mapping[int, int]] = {}
         try:
             with path.open("rb") as file:
-                if file.read(len(MAGIC)) != MAGIC:
-                    raise DriveError(f"{path}: no MCAP file")
+                if (head := file.read(len(MAGIC))) != MAGIC:
+                    raise DriveError(f"{path}: no MCAP file: {told_start(head)}")
                 if not self._read_summary(file):
                     self._scan(file)
         except OSError as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from foxglove_schemas_protobuf.CompressedImage_pb2 import CompressedImage
 from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
 from mcap.records import Channel
 from numpy.typing import NDArray
 
@@ -16,7 +17,7 @@ from perception.core.rig import Modality, SensorRig
 from perception.formats import mcap_drive as names
 from perception.formats.mcap_clouds import read_scan, read_sweep
 from perception.formats.mcap_records import read_motion, read_route, read_unreadable, read_view
-from perception.formats.wire import without_field
+from perception.formats.wire import without_fields
 from perception.sources.rosbag_storage import Record
 
 View = tuple[int, CameraModel | None, NDArray[np.float64] | None]
@@ -108,11 +109,11 @@ class Decoder:
         return message
 
     def _read_image(self, content: Content, data: bytes | memoryview, arrival_ns: int) -> CameraFrame:
-        image = CompressedImage()
         try:
-            head, picture = without_field(data, CompressedImage.DATA_FIELD_NUMBER)
-            image.ParseFromString(head)
-            capture_ns = image.timestamp.ToNanoseconds()
+            _, (picture, stamp) = without_fields(
+                data, CompressedImage.DATA_FIELD_NUMBER, CompressedImage.TIMESTAMP_FIELD_NUMBER
+            )
+            capture_ns = Timestamp.FromString(bytes(stamp)).ToNanoseconds()
         except (DecodeError, PayloadError, ValueError) as error:
             raise PayloadError(f"{content.sensor}: the message is no foxglove.CompressedImage ({error})") from error
         camera, mount = None, None

@@ -5,6 +5,7 @@ a `topics.yaml` (`rosbag_topics.py`). Where sensors sit comes from `/tf_static`,
 poses from odometry or `/tf`. There are no labels and no route in a bag.
 """
 
+import contextlib
 import heapq
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,15 +60,16 @@ class RosbagSource:
         config, config_notes = self._read_mapping()
         guessed = not config.sensors
         topics = storage.topics
-        sensors = guess_sensors(topics) if guessed else sensor_topics(config, topics)
-        wanted = {topic for sensor in sensors.values() for topic in (sensor.topic, sensor.info) if topic is not None}
-        if config.poses != NONE:
-            wanted |= {name for name, topic in topics.items() if topic.type_name == ODOMETRY}
-        found = survey(storage, wanted)
-        planner = Planner(config, topics, found)
-        plans = plan_sensors(planner, sensors, found.samples)
+        with _naming(self._bag, self._mapping):
+            sensors = guess_sensors(topics) if guessed else sensor_topics(config, topics)
+            wanted = {name for sensor in sensors.values() for name in (sensor.topic, sensor.info) if name is not None}
+            if config.poses != NONE:
+                wanted |= {name for name, topic in topics.items() if topic.type_name == ODOMETRY}
+            found = survey(storage, wanted)
+            planner = Planner(config, topics, found)
+            plans = plan_sensors(planner, sensors, found.samples)
+            self._motion = planner.motion()
         self._plans = {plan.topic.name: plan for plan in plans}
-        self._motion = planner.motion()
         self._clocks = compare_clocks({name: found.samples[name] for name in self._read_topics()})
         try:
             self._rig = SensorRig(sensors=tuple(plan.sensor for plan in plans))
@@ -132,11 +134,12 @@ class RosbagSource:
         """Nothing is held open."""
 
     def _read_mapping(self) -> tuple[TopicsConfig, list[str]]:
-        folder = self._bag if self._bag.is_dir() else self._bag.parent
-        path = self._mapping or folder / FILE_NAME
-        if self._mapping is None and not path.is_file():
-            return TopicsConfig(), []
-        return read_topics(path), [f"topics are mapped by {path}"]
+        if self._mapping is None:
+            found = (self._bag if self._bag.is_dir() else self._bag.parent) / FILE_NAME
+            if not found.is_file():
+                return TopicsConfig(), []
+            self._mapping = found
+        return read_topics(self._mapping), [f"topics are mapped by {self._mapping}"]
 
     def _read_topics(self) -> frozenset[str]:
         return frozenset(self._plans) | ({self._motion.topic} if self._motion is not None else set())
@@ -179,6 +182,18 @@ class RosbagSource:
         if others:
             notes.append(f"not read: {', '.join(others[:_SHOWN])}{', ...' if len(others) > _SHOWN else ''}")
         return notes
+
+
+@contextlib.contextmanager
+def _naming(bag: Path, mapping: Path | None) -> Iterator[None]:
+    """Errors name the file that is to be changed: the mapping where it does not fit, else the bag."""
+    try:
+        yield
+    except (DriveError, UsageError) as error:
+        path = mapping if isinstance(error, UsageError) and mapping is not None else bag
+        if str(path) in str(error):
+            raise
+        raise type(error)(f"{path}: {error}") from error
 
 
 def split_path(path: str) -> tuple[Path, Path | None]:

@@ -1,5 +1,6 @@
 """Transforms of a bag as a tree of frames: `/tf_static`, and `/tf` where that leaves a sensor without a place."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,16 +25,17 @@ def frame_name(name: str) -> str:
 
 def transform_of(transform: Any) -> F64:
     """(4, 4) of a `geometry_msgs/Transform`. Raises PayloadError where it is not finite or has no rotation."""
-    return rigid(transform.translation, transform.rotation)
+    place, turn = transform.translation, transform.rotation
+    return rigid((place.x, place.y, place.z), (turn.x, turn.y, turn.z, turn.w))
 
 
-def rigid(position: Any, quaternion: Any) -> F64:
-    """(4, 4) of a position with x, y, z and a quaternion with x, y, z, w. Raises PayloadError where it is none."""
-    place = np.array([position.x, position.y, position.z], dtype=np.float64)
-    turn = np.array([quaternion.w, quaternion.x, quaternion.y, quaternion.z], dtype=np.float64)
-    if not np.all(np.abs(place) < MAX_POSITION_M) or not np.all(np.abs(turn) < 2) or turn @ turn < 0.25:
+def rigid(position_m: Sequence[float], quaternion_xyzw: Sequence[float]) -> F64:
+    """(4, 4) of a position and a quaternion in the order of ROS. Raises PayloadError where it is none."""
+    x, y, z, w = quaternion_xyzw
+    is_near = all(abs(value) < MAX_POSITION_M for value in position_m)
+    if not is_near or not all(abs(value) < 2 for value in quaternion_xyzw) or x * x + y * y + z * z + w * w < 0.25:
         raise PayloadError("a transform is not finite, too far away or has no rotation")
-    return se3_from_quaternion(turn, place)
+    return se3_from_quaternion((w, x, y, z), position_m)
 
 
 class Frames:

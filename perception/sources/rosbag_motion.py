@@ -1,5 +1,6 @@
 """Where the ego is, from `nav_msgs/Odometry` or from `/tf`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,16 +48,15 @@ def ego_state(plan: MotionPlan, stamped: Any, capture_ns: int, arrival_ns: int) 
     if plan.type_name != ODOMETRY:
         pose = transform_of(stamped.transform) @ plan.child_SE3_ego
         return EgoState(capture_ns=capture_ns, arrival_ns=arrival_ns, world_SE3_ego=pose)
-    world_SE3_child = rigid(stamped.pose.pose.position, stamped.pose.pose.orientation)
-    linear, angular = stamped.twist.twist.linear, stamped.twist.twist.angular
-    twist = np.array([linear.x, linear.y, linear.z, angular.x, angular.y, angular.z])
-    if not np.all(np.abs(twist) < MAX_RATE):
+    world_SE3_child = rigid(stamped.position_m, stamped.quaternion_xyzw)
+    twist = (*stamped.linear_mps, *stamped.angular_radps)
+    if not all(abs(value) < MAX_RATE for value in twist):
         raise PayloadError(f"{plan.topic}: a velocity is not finite or too large")
     ego_R_child = plan.child_SE3_ego[:3, :3].T
-    angular_ego = ego_R_child @ twist[3:]
+    angular_ego = ego_R_child @ stamped.angular_radps
     # The ego's origin moves with the frame's, and around it.
-    velocity = ego_R_child @ (twist[:3] + _cross(twist[3:], plan.child_SE3_ego[:3, 3]))
-    is_known = bool(np.any(twist))
+    velocity = ego_R_child @ (stamped.linear_mps + _cross(stamped.angular_radps, plan.child_SE3_ego[:3, 3]))
+    is_known = any(twist)
     return EgoState(
         capture_ns=capture_ns,
         arrival_ns=arrival_ns,
@@ -66,7 +66,7 @@ def ego_state(plan: MotionPlan, stamped: Any, capture_ns: int, arrival_ns: int) 
     )
 
 
-def _cross(a: F64, b: F64) -> F64:
+def _cross(a: Sequence[float], b: F64) -> F64:
     # Odometry comes 100 times a second, and np.cross takes longer for one pair than all else.
-    (ax, ay, az), (bx, by, bz) = a.tolist(), b.tolist()
+    (ax, ay, az), (bx, by, bz) = a, b.tolist()
     return np.array([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx])

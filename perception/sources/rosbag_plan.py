@@ -7,10 +7,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.core.cameras import CameraModel
+from perception.core.cameras import CameraModel, check_mount
 from perception.core.errors import DriveError, UsageError
 from perception.core.geometry import se3, se3_from_quaternion
-from perception.core.messages import SweepMotion
+from perception.core.messages import EGO_SENSOR, ROUTE_SENSOR, SweepMotion
 from perception.core.rig import Modality, Sensor
 from perception.sources.rosbag_cameras import camera_from_info, make_camera
 from perception.sources.rosbag_frames import EGO_FRAMES, frame_name
@@ -20,6 +20,7 @@ from perception.sources.rosbag_storage import Topic
 from perception.sources.rosbag_survey import Sample, Survey
 from perception.sources.rosbag_topics import AUTO, NONE, TF, SensorConfig, TopicsConfig, find_info, is_rectified
 from perception.sources.rosbag_types import (
+    CAMERA_INFO,
     COMPRESSED_IMAGE,
     IMAGE,
     ODOMETRY,
@@ -49,18 +50,26 @@ class SensorPlan:
 
 
 def sensor_topics(config: TopicsConfig, topics: Mapping[str, Topic]) -> dict[str, SensorConfig]:
-    """The sensors of a mapping with their calibration topics. Raises UsageError where a topic is not in the bag."""
-    sensors = {}
+    """The sensors of a mapping with their calibration topics. Raises UsageError where it does not fit the bag."""
+    sensors: dict[str, SensorConfig] = {}
     for name, sensor in config.sensors.items():
+        if name in ("", EGO_SENSOR, ROUTE_SENSOR):
+            raise UsageError(f"sensor {name!r}: a sensor needs a name other than {EGO_SENSOR!r} and {ROUTE_SENSOR!r}")
         for topic in filter(None, (sensor.topic, sensor.info)):
             if topic not in topics:
                 raise UsageError(f"sensor {name}: no topic {topic!r} in the bag; it has {', '.join(sorted(topics))}")
-        if topics[sensor.topic].type_name not in SENSOR_TYPES:
+        if others := [other for other, taken in sensors.items() if taken.topic == sensor.topic]:
+            raise UsageError(f"sensor {name}: {sensor.topic} is {others[0]} already; a topic is one sensor")
+        kind = topics[sensor.topic].type_name
+        if kind not in SENSOR_TYPES:
+            raise UsageError(f"sensor {name}: {sensor.topic} is {kind}; types of sensors are {', '.join(SENSOR_TYPES)}")
+        is_camera = kind in (COMPRESSED_IMAGE, IMAGE)
+        if not is_camera and (sensor.info or sensor.camera):
+            raise UsageError(f"sensor {name}: `info` and `camera` are for cameras; {sensor.topic} is {kind}")
+        if sensor.info and topics[sensor.info].type_name != CAMERA_INFO:
             raise UsageError(
-                f"sensor {name}: {sensor.topic} is {topics[sensor.topic].type_name}; types of sensors are "
-                + ", ".join(SENSOR_TYPES)
+                f"sensor {name}: info: {sensor.info} is {topics[sensor.info].type_name}, not {CAMERA_INFO}"
             )
-        is_camera = topics[sensor.topic].type_name in (COMPRESSED_IMAGE, IMAGE)
         info = sensor.info or (find_info(sensor.topic, topics) if is_camera else None)
         sensors[name] = msgspec.structs.replace(sensor, info=info)
     return sensors
@@ -140,6 +149,7 @@ class Planner:
         if config.mount is not None:
             try:
                 given = se3_from_quaternion(config.mount.quaternion_wxyz, config.mount.translation_m)
+                check_mount(given)
             except ValueError as error:
                 raise UsageError(f"sensor {name}: mount: {error}") from error
             return self._ego_SE3_frame @ given
@@ -152,6 +162,10 @@ class Planner:
         place = self._found.static.between(self._ego_frame, frame)
         if place is None:
             place = self._frames.between(self._ego_frame, frame)
+            if place is None and self._config.ego_frame is not None and self._ego_frame not in self._names:
+                raise UsageError(
+                    f"ego_frame: no frame {self._ego_frame!r} in the bag; it has {', '.join(self._names) or 'none'}"
+                )
             if place is None:
                 raise DriveError(
                     f"{config.topic}: no transform from its frame {frame!r} to the ego frame {self._ego_frame!r}; "
@@ -165,7 +179,10 @@ class Planner:
         if (given := config.camera) is not None:
             (fx, fy), (cx, cy) = given.focal_px, given.center_px
             matrix = np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
-            return make_camera(name, given.width_px, given.height_px, matrix, given.model, given.distortion)
+            try:
+                return make_camera(name, given.width_px, given.height_px, matrix, given.model, given.distortion)
+            except DriveError as error:
+                raise UsageError(f"camera of {error}") from error
         if config.info is None or config.info not in self._found.samples:
             raise DriveError(
                 f"{config.topic}: no CameraInfo for it in the bag; name its topic as `info` of {name} in a topics.yaml "

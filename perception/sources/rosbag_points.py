@@ -5,6 +5,7 @@ not say, its unit and its scale, is learnt from the first sweep of a sensor and 
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from perception.core.errors import PayloadError
 from perception.sources.payloads import MAX_DISTANCE_M, MAX_POINT_OFFSET_NS, point_offsets
 
 Columns = NDArray[Any]
+Field = tuple[str, int, int, int]
+"""Name, offset, datatype and count, as in `sensor_msgs/PointField`."""
 F32 = NDArray[np.float32]
 
 INTENSITY = ("intensity", "i", "intensities", "reflectivity", "remission")
@@ -81,29 +84,36 @@ def cloud_columns(name: str, message: Any) -> Columns:
         raise PayloadError(
             f"{name}: the cloud declares {height} rows of {width} points of {step} bytes, but has {len(data)} bytes"
         )
-    order = ">" if message.is_bigendian else "<"
-    formats, offsets = {}, {}
-    for field in message.fields:
-        kind = _TYPES.get(int(field.datatype))
-        if kind is None or field.name in formats or not field.name:
-            continue
-        count = max(1, int(field.count))
-        if int(field.offset) + np.dtype(kind).itemsize * count > step:
-            raise PayloadError(f"{name}: field {field.name!r} lies outside of its point of {step} bytes")
-        formats[field.name] = f"{order}{kind}" if count == 1 else f"({count},){order}{kind}"
-        offsets[field.name] = int(field.offset)
-    for axis in "xyz":
-        if axis not in formats or formats[axis].startswith("("):
-            raise PayloadError(f"{name}: no field {axis!r}; it has {', '.join(formats) or 'none'}")
-    dtype = np.dtype(
-        {"names": list(formats), "formats": list(formats.values()), "offsets": list(offsets.values()), "itemsize": step}
-    )
+    fields = tuple((field.name, int(field.offset), int(field.datatype), int(field.count)) for field in message.fields)
+    dtype = _row_type(name, fields, step, is_big=bool(message.is_bigendian))
     if row == width * step or height == 1:
         rows = np.ascontiguousarray(data[: width * height * step])
         return (rows if rows.ctypes.data % 4 == 0 else rows.copy()).view(dtype)
     padded = np.zeros(height * row, dtype=np.uint8)
     padded[:needed] = data[:needed]
     return np.ascontiguousarray(padded.reshape(height, row)[:, : width * step]).reshape(-1).view(dtype)
+
+
+@lru_cache(maxsize=256)
+def _row_type(name: str, fields: tuple[Field, ...], step: int, *, is_big: bool) -> np.dtype[Any]:
+    """How a point lies in its `step` bytes: of a sensor always the same. Raises PayloadError, naming `name`."""
+    order = ">" if is_big else "<"
+    formats, offsets = {}, {}
+    for field, offset, datatype, count in fields:
+        kind = _TYPES.get(datatype)
+        if kind is None or field in formats or not field:
+            continue
+        length = max(1, count)
+        if offset + np.dtype(kind).itemsize * length > step:
+            raise PayloadError(f"{name}: field {field!r} lies outside of its point of {step} bytes")
+        formats[field] = f"{order}{kind}" if length == 1 else f"({length},){order}{kind}"
+        offsets[field] = offset
+    for axis in "xyz":
+        if axis not in formats or formats[axis].startswith("("):
+            raise PayloadError(f"{name}: no field {axis!r}; it has {', '.join(formats) or 'none'}")
+    return np.dtype(
+        {"names": list(formats), "formats": list(formats.values()), "offsets": list(offsets.values()), "itemsize": step}
+    )
 
 
 @np.errstate(invalid="ignore", over="ignore")
@@ -134,8 +144,11 @@ def read_points(name: str, columns: Columns, layout: CloudLayout, stamp_ns: int)
     strength = _column(columns, INTENSITY)
     intensity = np.zeros(len(points), dtype=np.float32)
     if strength is not None:
-        scaled = strength[keep].astype(np.float32) / np.float32(layout.intensity_max)
-        intensity = np.minimum(np.fmax(scaled, np.float32(0.0)), np.float32(1.0))  # 0 where it is nan
+        intensity = strength[keep].astype(np.float32)
+        if layout.intensity_max != 1.0:
+            intensity /= np.float32(layout.intensity_max)
+        if not (intensity.min() >= 0.0 and intensity.max() <= 1.0):
+            intensity = np.minimum(np.fmax(intensity, np.float32(0.0)), np.float32(1.0))  # 0 where it is nan
     beams = _column(columns, RING)
     ring = None
     if beams is not None and beams.dtype.kind in "iu" and int(beams.min()) >= 0 and int(beams.max()) <= 255:
@@ -166,15 +179,13 @@ def read_returns(name: str, columns: Columns) -> Returns:
 def _positions(name: str, columns: Columns) -> tuple[F32, NDArray[np.bool_] | slice]:
     """Positions (M, 3) of those that were seen, and which of the cloud they are: all of it, or (N,)."""
     points = _xyz(columns)
-    keep = np.ones(len(points), dtype=np.bool_)
-    if not np.max(np.abs(points), initial=0.0) < MAX_DISTANCE_M:  # nan too
-        keep &= np.all(np.abs(points) < MAX_DISTANCE_M, axis=1)
-    is_origin = points[:, 0] == 0.0
-    if np.any(is_origin):
-        keep &= ~(is_origin & (points[:, 1] == 0.0) & (points[:, 2] == 0.0))
+    is_near = points.min() > -MAX_DISTANCE_M and points.max() < MAX_DISTANCE_M  # not if one is nan
+    if is_near and points[:, 0].all():
+        return points, slice(None)
+    keep = np.all(np.abs(points) < MAX_DISTANCE_M, axis=1) & np.any(points != 0.0, axis=1)
     if not np.any(keep):
         raise PayloadError(f"{name}: none of its {len(points)} points is finite, near and not the origin")
-    return (points, slice(None)) if np.all(keep) else (points[keep], keep)
+    return points[keep], keep
 
 
 def _xyz(columns: Columns) -> F32:

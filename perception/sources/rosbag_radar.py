@@ -4,26 +4,24 @@ Definitions: github.com/ros-perception/radar_msgs. Azimuth counts to the left an
 rate is taken to be positive where a target goes away, which the definition leaves open.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from perception.core.errors import PayloadError
 from perception.sources.payloads import MAX_DISTANCE_M
 from perception.sources.rosbag_points import Returns
+from perception.sources.rosbag_wire import RadarScan, RadarTracks
 
 F32 = NDArray[np.float32]
 
 
-def scan_returns(name: str, message: Any) -> Returns:
+def scan_returns(name: str, message: RadarScan) -> Returns:
     """Returns of a `RadarScan`; `amplitude` (dB) is taken for the cross-section, whose offset to it nobody knows.
 
     Raises PayloadError, naming `name`, where one has a negative range. Returns that are not finite are left out.
     """
-    rows = np.array(
-        [(r.range, r.azimuth, r.elevation, r.doppler_velocity, r.amplitude) for r in message.returns], dtype=np.float64
-    ).reshape(-1, 5)
+    found = message.returns
+    rows = np.stack([found[name] for name in found.dtype.names or ()], axis=1).astype(np.float64)
     rows = rows[np.all(np.isfinite(rows), axis=1) & (np.abs(rows[:, 0]) < MAX_DISTANCE_M)]
     distance, azimuth, elevation, radial, amplitude = rows.T
     if np.any(distance < 0):
@@ -33,15 +31,12 @@ def scan_returns(name: str, message: Any) -> Returns:
     return _returns(points, amplitude, radial)
 
 
-def track_returns(name: str, message: Any) -> Returns:
+def track_returns(name: str, message: RadarTracks) -> Returns:
     """Objects of a `RadarTracks` as returns: range rates are their velocities along the ray; no cross-section (0).
 
     Raises PayloadError, naming `name`, where one is not finite.
     """
-    rows = np.array(
-        [(t.position.x, t.position.y, t.position.z, t.velocity.x, t.velocity.y, t.velocity.z) for t in message.tracks],
-        dtype=np.float64,
-    ).reshape(-1, 6)
+    rows = np.concatenate([message.tracks["position"], message.tracks["velocity"]], axis=1).astype(np.float64)
     if not np.all(np.isfinite(rows)) or np.any(np.abs(rows[:, :3]) > MAX_DISTANCE_M):
         raise PayloadError(f"{name}: a track is not finite or too far away")
     points, velocity = rows[:, :3], rows[:, 3:]

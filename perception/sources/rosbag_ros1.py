@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from perception.core.errors import DriveError, PayloadError
 from perception.sources.rosbag_blocks import MAX_BLOCK_BYTES, Block, Entry, read_records, span_of, unpack
-from perception.sources.rosbag_storage import Record, Topic, normal_type
+from perception.sources.rosbag_storage import Record, Topic, normal_type, told_start
 
 MAGIC = b"#ROSBAG V2.0\n"
 
@@ -32,8 +32,9 @@ class Ros1Storage:
         self._notes: tuple[str, ...] = ()
         try:
             with path.open("rb") as file:
-                if file.read(len(MAGIC)) != MAGIC:
-                    raise DriveError(f"{path}: no bag of ROS 1 in format 2.0; convert it with `rosbag fix`")
+                if (head := file.read(len(MAGIC))) != MAGIC:
+                    old = "; an older bag is converted by `rosbag fix`" if head.startswith(b"#ROSBAG") else ""
+                    raise DriveError(f"{path}: no bag of ROS 1 in format 2.0: {told_start(head)}{old}")
                 if not self._read_index(file):
                     self._scan(file)
         except OSError as error:

@@ -12,7 +12,7 @@ import zstandard
 
 from perception.core.errors import DriveError, PayloadError
 from perception.sources.rosbag_blocks import unpack
-from perception.sources.rosbag_storage import Record, Topic, normal_type
+from perception.sources.rosbag_storage import Record, Topic, normal_type, told_start
 
 MAGIC = b"SQLite format 3\0"
 # SQLite's own messages quote what is damaged, and may be no text then.
@@ -131,7 +131,7 @@ def _is_cut(path: Path) -> bool:
     except OSError as error:
         raise DriveError(f"{path}: cannot be read ({error.strerror})") from error
     if not header.startswith(MAGIC) or len(header) < 100:
-        raise DriveError(f"{path}: no sqlite3 file")
+        raise DriveError(f"{path}: no sqlite3 bag: {told_start(header[: len(MAGIC)])}")
     page = int.from_bytes(header[_PAGE_SIZE], "big")
     return size < int.from_bytes(header[_PAGE_COUNT], "big") * (65536 if page == 1 else page)
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 from perception.core.errors import DriveError
 
@@ -22,8 +22,7 @@ class Topic:
     digest: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Record:
+class Record(NamedTuple):
     """One message as it was logged. error: why it cannot be read, else None."""
 
     topic: str
@@ -98,3 +97,8 @@ def open_again(path: Path) -> BinaryIO:
         return path.open("rb")
     except OSError as error:
         raise DriveError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def told_start(head: bytes) -> str:
+    """Why a file that begins with `head` is not what its name says, and the remedy."""
+    return f"it begins with {head!r}; copy it again" if head else "it is empty; copy it again"

@@ -7,7 +7,7 @@ A mapping stands in the bag's folder, or beside a file, as `topics.yaml`, or is 
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import yaml
@@ -78,6 +78,9 @@ class TopicsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     poses: str = AUTO
 
 
+T = TypeVar("T", SensorConfig, TopicsConfig)
+
+
 def read_topics(path: Path) -> TopicsConfig:
     """Read a mapping. Raises UsageError naming the file and the field."""
     try:
@@ -88,11 +91,23 @@ def read_topics(path: Path) -> TopicsConfig:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path}: no valid YAML ({error})") from error
+    if isinstance(content, dict) and isinstance(sensors := content.get("sensors"), dict):
+        # One by one: msgspec does not tell which of them is wrong.
+        for name, sensor in sensors.items():
+            _convert(sensor, SensorConfig, path, f"sensors.{name}")
+    return _convert(content if content is not None else {}, TopicsConfig, path)
+
+
+def _convert(content: Any, kind: type[T], path: Path, part: str = "") -> T:
+    """Raises UsageError naming the file and the field. part: of the file, that `content` is."""
     try:
-        return msgspec.convert(content if content is not None else {}, TopicsConfig)
+        return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
-        reason, _, where = str(error).partition(" - at ")
-        raise UsageError(f"{path}: {reason} at {where or 'the top'}") from error
+        reason, _, field = str(error).partition(" - at ")
+        is_here = not field  # else a field of a field is wrong, whose names are not those of `kind`
+        place = f"{part}{field.strip('`').removeprefix('$')}".lstrip(".") or "the top"
+        known = f"; known are {', '.join(kind.__struct_fields__)}" if "unknown field" in reason and is_here else ""
+        raise UsageError(f"{path}: {place}: {reason}{known}") from error
 
 
 def guess_sensors(topics: Mapping[str, Topic]) -> dict[str, SensorConfig]:

@@ -4,8 +4,9 @@ The definitions that come in a bag are only compared with those: a bag does not 
 """
 
 import struct
+from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
@@ -13,6 +14,15 @@ from rosbags.typesys.store import Typestore
 
 from perception.core.errors import DriveError, PayloadError
 from perception.sources.rosbag_storage import Record, Topic
+from perception.sources.rosbag_wire import (
+    Cursor,
+    read_cloud,
+    read_compressed_image,
+    read_image,
+    read_odometry,
+    read_radar_scan,
+    read_radar_tracks,
+)
 
 POINT_CLOUD = "sensor_msgs/msg/PointCloud2"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
@@ -46,6 +56,14 @@ MORE_TYPES = {
 }
 """Fields of the released packages (radar_msgs 0.2) that the standard sets of rosbags lack."""
 
+_FREQUENT: Final[dict[str, Callable[[Cursor], Any]]] = {
+    POINT_CLOUD: read_cloud,
+    COMPRESSED_IMAGE: read_compressed_image,
+    IMAGE: read_image,
+    ODOMETRY: read_odometry,
+    RADAR_SCAN: read_radar_scan,
+    RADAR_TRACKS: read_radar_tracks,
+}
 _BROKEN = (SerdeError, struct.error, ValueError, IndexError, AssertionError, OverflowError, MemoryError)
 _NANOSECONDS = 1_000_000_000
 
@@ -76,11 +94,19 @@ def check_definition(topic: Topic) -> None:
 
 
 def decode(topic: Topic, record: Record) -> Any:
-    """The message in a record. Raises PayloadError where its bytes do not fit its type."""
+    """The message in a record: one of `rosbag_wire.py`, or as rosbags gives it. It looks into the record's bytes.
+
+    Raises PayloadError where they do not fit its type.
+    """
     if record.error is not None:
         raise PayloadError(record.error)
-    store = typestore(is_ros1=topic.is_ros1)
     try:
+        if (read := _FREQUENT.get(topic.type_name)) is not None:
+            cursor = Cursor.of(record.data, is_ros1=topic.is_ros1)
+            message = read(cursor)
+            cursor.end()
+            return message
+        store = typestore(is_ros1=topic.is_ros1)
         if topic.is_ros1:
             return store.deserialize_ros1(record.data, topic.type_name)
         return store.deserialize_cdr(record.data, topic.type_name)

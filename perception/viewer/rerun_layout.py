@@ -36,7 +36,9 @@ def layout(*, frame: Frame, cameras: Sequence[str], has_results: bool) -> rrb.Bl
             )
             for name, origin, has_legend in PLOTS
         ]
-        scene = rrb.Vertical(scene, rrb.Horizontal(*plots), row_shares=[3, 1])
+        # The first is wide, as its legend would hide the lines.
+        figures = rrb.Horizontal(*plots, column_shares=[2] + [1] * (len(plots) - 1))
+        scene = rrb.Vertical(scene, figures, row_shares=[3, 1])
     return rrb.Blueprint(
         scene,
         rrb.BlueprintPanel(state="collapsed"),

@@ -28,6 +28,7 @@ class PlotLog:
                 self._scalar(OFFSETS, status.name, status.age_ns / 1e6)
             self._scalar(HEALTH, status.name, status.frequency_hz if status.present else 0.0)
         self._dropped.update(result.provenance.dropped)
+        self._scalar(DROPS, "all", self._dropped.total())  # a line at 0 says more than an empty plot
         for cause, total in self._dropped.items():
             self._scalar(DROPS, cause, total)
         self._scalar(COUNTS, "detections", shown)

@@ -85,6 +85,7 @@ class SceneComposer:
     ) -> Scene:
         motion = self._estimator.motion_at(reference_ns, MOTION_SPAN_NS)
         rig = self._source.rig
+        cameras = [m for s in rig.of(Modality.CAMERA) if isinstance(m := used.get(s.name), CameraFrame)]
         lidars = [m for s in rig.of(Modality.LIDAR) if isinstance(m := used.get(s.name), LidarSweep)]
         radars = [m for s in rig.of(Modality.RADAR) if isinstance(m := used.get(s.name), RadarScan)]
         sweeps = [sweep_at_reference(m, rig[m.sensor].ego_SE3_sensor, motion) for m in lidars]
@@ -94,7 +95,7 @@ class SceneComposer:
             sequence=sequence,
             reference_ns=reference_ns,
             world_SE3_ego=motion.world_SE3_ego,
-            cameras=[self._camera(m, motion) for m in used.values() if isinstance(m, CameraFrame)],
+            cameras=[self._camera(m, motion) for m in cameras],
             lidar_m=np.concatenate([rows, *(sweep.points_ego_m for sweep in sweeps)]),
             intensity=np.concatenate([column, *(sweep.intensity for sweep in sweeps)]),
             radar_m=np.concatenate([rows, *(scan.points_ego_m for scan in scans)]),

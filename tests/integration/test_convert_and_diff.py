@@ -99,6 +99,11 @@ def test_a_part_of_a_drive_in_files_of_a_second(perception: Perception, folder: 
     )  # fmt: skip
     assert said.code == 0, said.err
     assert sorted(path.name for path in folder.iterdir()) == ["part.mcap", "part_0001.mcap", "part_0002.mcap"]
+    assert "3 files" in said.out
+    (folder / "part.mcap").rename(folder / "elsewhere.mcap")
+    said = perception("convert", SHORT, "part.mcap", "--rotate-s", "1")
+    assert said.code == 1
+    assert "part_0001.mcap: it exists" in said.err
 
 
 def test_what_could_not_be_read_ends_with_code_3(perception: Perception, folder: Path) -> None:
@@ -114,6 +119,7 @@ WRONG = [
     (("convert", SHORT, "drive.db3"), "drive.db3"),
     (("convert", SHORT, "drive", "--to", "mcap"), "ends in .mcap"),
     (("convert", SHORT, SHORT, "all"), "--to mcap or --to nuscenes"),
+    (("convert", "a/drive.mcap", "b/drive.mcap", "all", "--to", "mcap"), "would both become all/drive.mcap"),
     (("convert", "nowhere", "drive.mcap"), "nowhere: no such"),
     (("diff", "nowhere.mcap", "nowhere.mcap"), "nowhere.mcap: no such file"),
 ]

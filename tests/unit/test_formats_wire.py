@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perception.core.errors import PayloadError
-from perception.formats.wire import without_field
+from perception.formats.wire import without_fields
 
 DATA = PointCloud.DATA_FIELD_NUMBER
 
@@ -25,7 +25,7 @@ def clouds(draw: st.DrawFn) -> PointCloud:
 
 @given(cloud=clouds())
 def test_a_message_is_its_field_and_the_rest(cloud: PointCloud) -> None:
-    rest, data = without_field(cloud.SerializeToString(), DATA)
+    rest, (data,) = without_fields(cloud.SerializeToString(), DATA)
     assert bytes(data) == cloud.data
     without = PointCloud.FromString(rest)
     assert without.data == b""
@@ -33,10 +33,19 @@ def test_a_message_is_its_field_and_the_rest(cloud: PointCloud) -> None:
     assert without == cloud
 
 
+@given(cloud=clouds())
+def test_several_fields_go_at_once(cloud: PointCloud) -> None:
+    rest, (data, stamp) = without_fields(cloud.SerializeToString(), DATA, PointCloud.TIMESTAMP_FIELD_NUMBER)
+    assert (bytes(data), bytes(stamp)) == (cloud.data, cloud.timestamp.SerializeToString())
+    cloud.ClearField("data")
+    cloud.ClearField("timestamp")
+    assert PointCloud.FromString(rest) == cloud
+
+
 @given(first=st.binary(max_size=300), last=st.binary(max_size=300))
 def test_of_a_field_that_comes_twice_the_last_counts(first: bytes, last: bytes) -> None:
     twice = PointCloud(data=first).SerializeToString() + b"\x32" + _varint(len(last)) + last
-    rest, data = without_field(twice, DATA)
+    rest, (data,) = without_fields(twice, DATA)
     assert (rest, bytes(data)) == (b"", PointCloud.FromString(twice).data)
 
 
@@ -47,7 +56,7 @@ def test_what_the_library_takes_is_taken_and_nothing_else_breaks(junk: bytes) ->
     except DecodeError:
         expected = None
     try:
-        _, data = without_field(junk, DATA)
+        _, (data,) = without_fields(junk, DATA)
     except PayloadError:
         return
     assert expected is None or bytes(data) == expected
@@ -65,7 +74,7 @@ def test_what_the_library_takes_is_taken_and_nothing_else_breaks(junk: bytes) ->
 )
 def test_nonsense_is_told(content: bytes, reason: str) -> None:
     with pytest.raises(PayloadError, match=reason):
-        without_field(content, DATA)
+        without_fields(content, DATA)
 
 
 def _varint(value: int) -> bytes:

@@ -15,7 +15,16 @@ from perception.sources.rosbag_cameras import camera_from_info
 from perception.sources.rosbag_images import compressed_image, raw_image
 from perception.sources.rosbag_points import CloudLayout, Points, cloud_columns, learn_layout, read_points, read_returns
 from perception.sources.rosbag_radar import scan_returns, track_returns
-from perception.sources.rosbag_types import COMPRESSED_IMAGE, IMAGE, RADAR_RETURN, RADAR_SCAN, RADAR_TRACK, RADAR_TRACKS
+from perception.sources.rosbag_storage import Record, Topic
+from perception.sources.rosbag_types import (
+    COMPRESSED_IMAGE,
+    IMAGE,
+    RADAR_RETURN,
+    RADAR_SCAN,
+    RADAR_TRACK,
+    RADAR_TRACKS,
+    decode,
+)
 from tests.unit.small_bag import Ros
 
 STAMP_NS = 1_700_000_000_123_456_789
@@ -159,11 +168,18 @@ def test_a_radar_cloud_has_range_rates() -> None:
         read_returns("/radar", cloud_columns("/radar", ROS.cloud(STAMP_NS, "radar", _rows(XYZ))))
 
 
+def _serialized(kind: str, **fields: Any) -> Any:
+    """A message as it comes out of its bytes."""
+    message = ROS.make(kind, header=ROS.header(STAMP_NS, "radar"), **fields)
+    data = bytes(ROS.store.serialize_cdr(message, kind))
+    return decode(Topic(name="/radar", type_name=kind), Record(topic="/radar", log_ns=STAMP_NS, data=data))
+
+
 def test_radar_returns_are_polar_with_azimuth_to_the_left_and_elevation_up() -> None:
     values = {"range": 10.0, "azimuth": np.pi / 2, "elevation": np.pi / 6, "doppler_velocity": -3.0, "amplitude": 7.0}
     nothing = {**values, "range": float("nan")}
     returns = [ROS.make(RADAR_RETURN, **values), ROS.make(RADAR_RETURN, **nothing)]
-    found = scan_returns("/scan", ROS.make(RADAR_SCAN, header=ROS.header(STAMP_NS, "radar"), returns=returns))
+    found = scan_returns("/scan", _serialized(RADAR_SCAN, returns=returns))
     assert np.allclose(found.points_m, [[0, 10 * np.cos(np.pi / 6), 5.0]], atol=1e-6)
     assert (found.radial_mps.tolist(), found.rcs_dbsm.tolist()) == ([-3.0], [7.0])
 
@@ -177,9 +193,9 @@ def test_tracks_have_the_velocity_along_their_ray() -> None:
         acceleration=ROS.vector((0, 0, 0)),
         size=ROS.vector((4, 2, 1)),
         classification=0,
-        **{f"{name}_covariance": np.zeros(6) for name in ("position", "velocity", "acceleration", "size")},
+        **{f"{name}_covariance": np.zeros(6, np.float32) for name in ("position", "velocity", "acceleration", "size")},
     )
-    found = track_returns("/tracks", ROS.make(RADAR_TRACKS, header=ROS.header(STAMP_NS, "radar"), tracks=[track]))
+    found = track_returns("/tracks", _serialized(RADAR_TRACKS, tracks=[track]))
     assert found.points_m.tolist() == [[30.0, 40.0, 0.0]]
     assert found.radial_mps.tolist() == pytest.approx([1.0])
 
