@@ -17,7 +17,7 @@ import nats.errors
 import nats.js.errors
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamInfo
+from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy, StreamInfo
 
 from perception.config.schema import QueueSecurity
 from perception.core.errors import QueueError
@@ -56,7 +56,7 @@ class NatsFeed:
         self._is_wanted = True
         # Until then a new member of a group waits for what the one before may have held, unless others are at work.
         self._settled_at: float | None = None
-        self._handed_out_before = self._taken = 0
+        self._done_before = 0
         self._renewed_at = 0.0
         self._failure: BaseException | None = None
         self._outage = Outage(str(address))
@@ -206,7 +206,7 @@ class NatsFeed:
             )
         if info.num_ack_pending and not self._was_attached:
             self._settled_at = time.monotonic() + LEASE_S + SLACK_S
-            self._handed_out_before, self._taken = info.delivered.consumer_seq, 0
+            self._done_before = _done(info)
         return group
 
     async def _pull(self, link: Link, consumer: str) -> None:
@@ -222,7 +222,7 @@ class NatsFeed:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), RENEW_S if self._settled_at is None else LOOK_S)
             if self._settled_at is not None:
-                await self._check_settled(link, pull)
+                await self._check_settled(link)
             if self._group is not None and time.monotonic() - self._renewed_at > RENEW_S:
                 self._renewed_at = time.monotonic()
                 for place in self._places():
@@ -247,7 +247,6 @@ class NatsFeed:
         delivery = Delivery(producer=self._address.name, payload=message.data, place=place)
         with self._changed:
             self._next_number = number + 1
-            self._taken += 1
             self._is_wanted = False
             if self._settled_at is not None and message.metadata.num_delivered > 1:
                 # What a dead member held goes before anything new.
@@ -257,7 +256,7 @@ class NatsFeed:
                 self._ready.append(delivery)
             self._changed.notify_all()
 
-    async def _check_settled(self, link: Link, pull: Pull) -> None:
+    async def _check_settled(self, link: Link) -> None:
         """Stop waiting where what a dead member held would have come, or others are at work: no order is kept then.
 
         Raises BrokerAwayError, and NotFoundError where the server has lost the consumer.
@@ -266,8 +265,8 @@ class NatsFeed:
         async with link.answers():
             info = await link.client.jetstream(timeout=ANSWER_S).consumer_info(self._address.name, self._group)
         with self._changed:
-            ours = self._taken + pull.open_count
-            are_others_at_work = info.delivered.consumer_seq - self._handed_out_before > ours
+            # The dead acknowledge nothing, but for what was on its way.
+            are_others_at_work = _done(info) > self._done_before + 1
             if self._settled_at is not None and (are_others_at_work or time.monotonic() > self._settled_at):
                 self._settled_at = None
                 self._changed.notify_all()
@@ -313,3 +312,8 @@ class NatsFeed:
             self._failure = None if reading.cancelled() else reading.exception()
             self._has_tried = True
             self._changed.notify_all()
+
+
+def _done(info: ConsumerInfo) -> int:
+    """How many deliveries of a durable consumer were acknowledged, or ended by a further one."""
+    return (info.delivered.consumer_seq if info.delivered else 0) - (info.num_ack_pending or 0)

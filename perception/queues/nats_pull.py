@@ -44,11 +44,6 @@ class Pull:
         """Whether a request is under way."""
         return self._open > 0
 
-    @property
-    def open_count(self) -> int:
-        """Messages that were asked for and have not come."""
-        return self._open
-
     async def start(self) -> None:
         # What is under way is bounded by what was asked for.
         await self._client.subscribe(self._inbox, cb=self._on_message, pending_msgs_limit=0, pending_bytes_limit=0)
