@@ -13,7 +13,7 @@ from tests.contract.brokers import SERVERS, Server
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = 2000
-PATIENCE_S = 90
+PATIENCE_S = 240
 RUN = [*(f"run-0 {n}" for n in range(COUNT)), "run-0 end"]
 
 PRODUCER = """
@@ -39,7 +39,7 @@ import sys
 from perception.core.results import EndOfRun
 from perception.queues.open import subscribe
 url, group, follow = sys.argv[1], sys.argv[2] or None, bool(sys.argv[3])
-subscription = subscribe(url, group=group, follow=follow, timeout_s=60)
+subscription = subscribe(url, group=group, follow=follow, timeout_s=180)
 for item in subscription:
     print(item.run_id, "end" if isinstance(item, EndOfRun) else item.sequence, flush=True)
 print("gaps", subscription.gaps, flush=True)
