@@ -107,6 +107,9 @@ class ServeConfig(Settings):
     logs: LogConfig = LogConfig()
     traces: TraceConfig = TraceConfig()
     reconnect: ReconnectConfig = ReconnectConfig()
+    resume: Path | None = None
+    """A folder that keeps the state of each vehicle's run, in a folder of the vehicle's name: a service that was killed
+    goes on with the runs that it finds there (`service.runtime.resume_within_s`). None: every start begins new ones."""
     drain_s: PositiveFloat = 60.0
     """How long the end of the service waits for frames under way and queues to be emptied."""
 

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 
 from perception.config.schema import ServiceConfig
 from perception.config.serving import ServeConfig, TraceConfig
+from perception.core.clock import SystemClock
 from perception.core.errors import UsageError
 from perception.core.ports import ResultQueue
 from perception.core.stages import ModelInfo
+from perception.pipeline.resuming import Resuming
+from perception.pipeline.run_state import RunFolder
 from perception.queues.broker_queue import BrokerQueue
 from perception.queues.open import open_queue
 from perception.runtime.metrics import Depths, ServiceMetrics
@@ -61,21 +64,21 @@ class Service:
         """Serve until `shut_down`; then publish what is under way, end the runs and close the queues.
 
         on_ready: called once the model is loaded and the vehicles were started. Whether everything was drained in time.
-        Raises ModelError and EngineError where the model cannot be loaded.
+        Raises ModelError and EngineError where the model cannot be loaded, UsageError where `resume` cannot be used.
         """
-        try:
-            with pool_starter(self.config.service.runtime, address=self._address) as start:
-                if self._ends.is_set():
-                    return True
-                with contextlib.closing(SharedEngine(start, self.config.service.model)) as engine:
-                    if self._ends.is_set():  # while it was loaded
-                        return True
-                    self._begin(engine)
-                    on_ready()
-                    self._ends.wait()
-                    return self._drain_all()
-        finally:
-            self._watcher.close()
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._watcher.close)
+            folders = self._open_folders(stack)
+            start = stack.enter_context(pool_starter(self.config.service.runtime, address=self._address))
+            if self._ends.is_set():
+                return True
+            engine = stack.enter_context(contextlib.closing(SharedEngine(start, self.config.service.model)))
+            if self._ends.is_set():  # while it was loaded
+                return True
+            self._begin(engine, folders)
+            on_ready()
+            self._ends.wait()
+            return self._drain_all()
 
     def shut_down(self) -> None:
         """Have `run` end in order; returns at once."""
@@ -129,18 +132,28 @@ class Service:
         self._watcher.model(new, engine.placement)
         return old, new
 
-    def _begin(self, engine: SharedEngine) -> None:
+    def _open_folders(self, stack: contextlib.ExitStack) -> dict[str, RunFolder]:
+        """Where each vehicle keeps its runs, locked against other services until `stack` ends."""
+        root = self.config.resume
+        if root is None:
+            return {}
+        names = [vehicle.name for vehicle in self.config.vehicles]
+        return {name: stack.enter_context(contextlib.closing(RunFolder(root / name))) for name in names}
+
+    def _begin(self, engine: SharedEngine, folders: Mapping[str, RunFolder]) -> None:
         self._engine = engine
         self._watcher.model(engine.model, engine.placement)
         for vehicle in self.config.vehicles:
+            settings = self.config.service_of(vehicle)
             self._vehicles[vehicle.name] = Vehicle(
                 vehicle,
-                self.config.service_of(vehicle),
+                settings,
                 self.config.reconnect,
                 engine,
                 self._watcher,
                 open_source=open_source,
                 open_queue=_open_queue,
+                resuming=_resuming(folders.get(vehicle.name), settings),
             )
         for vehicle in self.config.vehicles:
             if vehicle.start:
@@ -184,6 +197,12 @@ def _traces(config: TraceConfig) -> list[Watcher]:
         otel = OtelTraces(config.otlp_endpoint)
         watchers.append(SpanWatcher(otel.write, otel.close))
     return watchers
+
+
+def _resuming(folder: RunFolder | None, settings: ServiceConfig) -> Resuming | None:
+    if folder is None:
+        return None
+    return Resuming(folder=folder, within_s=settings.runtime.resume_within_s, clock=SystemClock(), replaces=True)
 
 
 def _open_queue(settings: ServiceConfig) -> ResultQueue:
