@@ -33,9 +33,10 @@ def replay_laps(
     """Play `source` once, or until interrupted with `loop`, and yield the account of each lap.
 
     Each lap is a run of its own: a new run id, sequences from 0, fresh tracks, and an `EndOfRun` at its end, also when
-    it fails or is cut short. The recorders get the messages, labels and results of the first lap, one at a time. A seek of `playback`
-    ends a lap as an interrupt does, and the next one begins where it leads to. With `resuming` the state of each run is
-    kept, and a run that another process left behind is gone on with first; one that is complete is not run again.
+    it fails or is cut short. The recorders get the messages, labels and results of the first lap, one at a time. A seek
+    of `playback` ends a lap as an interrupt does, and the next one begins where it leads to. With `resuming` the state
+    of each run is kept, and a run that another process left behind is gone on with first; one that is complete is not
+    run again.
     decisions: of a live run, made again.
     """
     part = options

@@ -76,11 +76,14 @@ def test_an_interrupt_tears_nothing(at_line: int) -> None:
 
 
 def test_a_second_interrupt_ends_what_hangs() -> None:
-    with Interrupts() as interrupts, pytest.raises(KeyboardInterrupt):
+    def hang(interrupts: Interrupts) -> None:
         with interrupts.held():
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
             raise AssertionError("it went on")
+
+    with Interrupts() as interrupts, pytest.raises(KeyboardInterrupt):
+        hang(interrupts)
 
 
 def test_an_interrupt_outside_what_is_held_comes_at_once() -> None:
