@@ -140,7 +140,12 @@ class ServeConfig(Settings):
         if shared:
             raise ValueError(f"vehicle {vehicle.name}: {shared[0]} is shared by all vehicles; set it in `service`")
         try:
-            self.service_of(vehicle)
+            small = self.service_of(vehicle).ladder.small_model
+            if small not in (None, self.service.ladder.small_model):
+                raise ValueError(
+                    f"vehicle {vehicle.name}: ladder.small_model is shared by all vehicles; set it in `service`, and "
+                    "to null here where the vehicle is to do without"
+                )
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))

@@ -15,8 +15,9 @@ from perception.pipeline.laps import replay_laps
 from perception.pipeline.playback import Playback
 from perception.pipeline.replay import ReplayOptions
 from perception.pipeline.resuming import Resuming
-from perception.runtime.service_engine import NotNowError, SharedEngine
+from perception.runtime.service_engine import NotNowError
 from perception.runtime.service_sources import WatchedSource, watched
+from perception.runtime.service_tiers import SharedTiers
 from perception.runtime.service_watch import VehicleState, Watcher
 
 OpenSource = Callable[[VehicleConfig, ServiceConfig], Source]
@@ -57,7 +58,7 @@ class Vehicle:
         config: VehicleConfig,
         settings: ServiceConfig,
         reconnect: ReconnectConfig,
-        engine: SharedEngine,
+        engine: SharedTiers,
         watcher: Watcher,
         *,
         open_source: OpenSource,
@@ -74,7 +75,8 @@ class Vehicle:
         self._open_queue = open_queue
         self._resuming = resuming
         name = config.name
-        self._engine = engine.view(name, lambda *fused: watcher.fused(name, *fused))
+        has_small = settings.ladder.small_model is not None
+        self._engine = engine.view(name, lambda *fused: watcher.fused(name, *fused), small=has_small)
         self._changed = threading.Condition()
         self._state = VehicleState.STOPPED
         self._is_stopping = False
