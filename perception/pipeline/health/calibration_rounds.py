@@ -5,9 +5,8 @@ from typing import Final
 
 from perception.core.errors import PayloadError
 from perception.core.messages import CameraFrame, LidarSweep
-from perception.core.motion import EgoMotion, MotionSource
 from perception.core.rig import Modality, SensorRig
-from perception.pipeline.health.calibration import DriftWatch
+from perception.pipeline.health.calibration import DriftWatch, Twist
 from perception.pipeline.health.camera import decode_small
 from perception.pipeline.health.evidence import Evidence
 
@@ -35,7 +34,7 @@ class CalibrationRounds:
         if frame.calibration is None and frame.ego_SE3_sensor is None:
             self._newest[frame.sensor] = frame
 
-    def look(self, sweep: LidarSweep, motion_at: Callable[[int], EgoMotion]) -> tuple[str, Evidence] | None:
+    def look(self, sweep: LidarSweep, twist_at: Callable[[int], Twist | None]) -> tuple[str, Evidence] | None:
         """The camera whose turn it is and what was found, None where this look says nothing."""
         if sweep.sensor != self._lidar or not self._order or len(sweep.points_m) == 0:
             return None
@@ -47,11 +46,10 @@ class CalibrationRounds:
         frame = self._newest.get(name)
         if frame is None or abs(sweep.capture_ns - frame.capture_ns) > MAX_APART_NS:
             return None
-        motion = motion_at(frame.capture_ns)
-        if motion.source is MotionSource.NONE:
+        if (twist := twist_at(frame.capture_ns)) is None:
             return None
         try:
-            evidence = self._watches[name].look(decode_small(frame.data), sweep, motion)
+            evidence = self._watches[name].look(decode_small(frame.data), frame.capture_ns, sweep, twist)
         except PayloadError:
             return None  # reported by the camera's own checks
         return None if evidence is None else (name, evidence)
