@@ -1,5 +1,7 @@
 """Each detector on arrays made for it: what it must find, and what it must leave alone."""
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
@@ -7,11 +9,22 @@ from numpy.typing import NDArray
 
 from perception.core.faults import FaultKind, Severity
 from perception.core.messages import CameraFrame, EgoState, LidarSweep, RadarScan, SweepMotion
-from perception.pipeline.health.camera import CameraChecks, Look, PatchWatch, check_light, decode_small, sharpness
+from perception.core.rig import Modality
+from perception.pipeline.health.calibration_rounds import CalibrationRounds
+from perception.pipeline.health.camera import (
+    BLOCKED_PATCHES,
+    CameraChecks,
+    Look,
+    PatchWatch,
+    check_light,
+    decode_small,
+    sharpness,
+)
 from perception.pipeline.health.evidence import RULES, Evidence, Latch
 from perception.pipeline.health.lidar import LidarChecks, air_share
 from perception.pipeline.health.radar import RadarChecks
 from perception.pipeline.health.timing import TimingWatch
+from perception.sources.synthetic_rig import synthetic_rig
 
 F32 = NDArray[np.float32]
 PERIOD_NS = 100_000_000
@@ -117,6 +130,41 @@ def test_a_patch_that_stands_still_in_a_moving_view_is_lost(rng: np.random.Gener
             image[32:112, 88:264] = 40 + rng.normal(0, 1, (80, 176))
         last_covered = covered.look(Look.at(image.astype(np.float32)))
     assert most_clean < 10 < last_covered
+
+
+def test_dirt_over_more_than_half_of_the_view_is_found_though_some_light_comes_through(
+    rng: np.random.Generator,
+) -> None:
+    watch, covered = PatchWatch(), []
+    for n in range(60):
+        image = scene(rng, shift=n * 5)
+        if n >= 30:
+            image[19:122, 53:299] = 0.1 * image[19:122, 53:299] + 0.9 * 40
+        covered.append(watch.look(Look.at(image)))
+    assert max(covered[:30]) == 0
+    assert min(covered[-10:]) > 40
+
+
+def test_a_lorry_that_passes_within_two_seconds_is_no_dirt(rng: np.random.Generator) -> None:
+    watch, latch = PatchWatch(), Latch(FaultKind.BLOCKED)
+    for n in range(60):
+        image = scene(rng, shift=n * 5)
+        left = max(0, 1200 - n * 40)  # its plain side is half as wide as the image; a look is a fifth of a second
+        image[16:112, left : left + 176] = 140 + rng.normal(0, 2, image[16:112, left : left + 176].shape)
+        if left == 0:
+            break
+        latch.update(Evidence(FaultKind.BLOCKED, watch.look(Look.at(image)) >= BLOCKED_PATCHES), n)
+        assert latch.fault is None
+
+
+@pytest.mark.parametrize("suspects", [(), ("CAM_BACK",)])
+def test_a_camera_under_suspicion_has_every_other_turn(suspects: tuple[str, ...]) -> None:
+    rig = synthetic_rig()
+    names = [sensor.name for sensor in rig.of(Modality.CAMERA)]
+    rounds = CalibrationRounds(rig, stride=1)
+    rounds._watches = {name: SimpleNamespace(is_suspect=name in suspects) for name in names}  # type: ignore[misc]
+    turns = [rounds._next() for _ in range(12)]
+    assert turns == (names * 2 if not suspects else [one for name in names for one in (name, "CAM_BACK")])
 
 
 def sweep(points: F32, index: int) -> LidarSweep:

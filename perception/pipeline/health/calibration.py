@@ -26,9 +26,11 @@ ANGLES_DEG: Final = np.arange(-5.0, 5.01, 0.5)
 """Angles to the left that are tried."""
 DRIFT_DEG: Final = 1.5
 """Reported from here on: 0.8 m at 30 m, a car's half width."""
-LOOKS: Final = 16
+LOOKS: Final = 10
 """Over which scores are averaged: single views have chance matches."""
-MIN_LOOKS: Final = 10
+MIN_LOOKS: Final = 6
+SUSPECT_LOOKS: Final = 2
+"""Where the last so many together favour a drift, it is worth while to look again soon."""
 SIGNIFICANT: Final = 4.0
 """By how many standard errors the best angle must beat the calibrated one."""
 MIN_STEPS: Final = 20
@@ -92,13 +94,21 @@ class DriftWatch:
         self._scores.append((scores - scores.mean()) / spread)
         return self._judge() if len(self._scores) >= MIN_LOOKS else None
 
+    @property
+    def is_suspect(self) -> bool:
+        """Whether the last looks favour an angle that would be reported; chance does so now and then."""
+        if len(self._scores) < SUSPECT_LOOKS:
+            return False
+        mean = np.mean([self._scores[-1 - n] for n in range(SUSPECT_LOOKS)], axis=0)
+        return bool(abs(ANGLES_DEG[int(np.argmax(mean))]) >= DRIFT_DEG)
+
     def _judge(self) -> Evidence:
         table = np.array(self._scores)
         best = int(np.argmax(table.mean(axis=0)))
         gain = table[:, best] - table[:, len(ANGLES_DEG) // 2]
         error = float(gain.std()) / np.sqrt(len(gain)) + 1e-9
         angle_deg, strength = float(ANGLES_DEG[best]), float(gain.mean()) / error
-        is_bad = abs(angle_deg) >= DRIFT_DEG and strength > SIGNIFICANT
+        is_bad = bool(abs(angle_deg) >= DRIFT_DEG and strength > SIGNIFICANT)
         return Evidence(FaultKind.MISCALIBRATED, is_bad, f"looks {angle_deg:+.1f} deg to the left of its calibration")
 
     def _steps(self, sweep: LidarSweep) -> NDArray[np.int64]:

@@ -35,10 +35,16 @@ GRID: Final = (8, 16)
 """Rows and columns of the patches that are watched for blockage."""
 MIN_SPEED_MPS: Final = 2.0
 """Slower, and nothing changes in any patch."""
-LOST_DETAIL: Final = 0.5
-LOST_CHANGE: Final = 0.7
-"""A patch is covered where its detail and its change over time are both below these shares of what they were; noise
-alone leaves a covered patch some change."""
+LOST_DETAIL: Final = 0.35
+LOST_CHANGE: Final = 1.0
+"""A patch is covered where its detail is below this share of what it was, and it does not change more than it did. Dirt
+of nine tenths' opacity leaves a sixth of the detail (what else shows a plain wall keeps more), and of the change up to
+all: what lies around changes the exposure."""
+SMOOTHING: Final = 0.4
+"""Share of each new look in a patch's detail: one look at a plain surface is no loss."""
+UNHURT: Final = 0.75
+"""Fog, dusk or a slower car take from all patches: as much as from the patch at this share of the ranking is nobody's
+own loss. More than half may be covered."""
 USUAL_DETAIL: Final = 1.2
 USUAL_CHANGE: Final = 1.5
 """Grey levels; a patch with less (sky, smooth road) shows nothing that could get lost."""
@@ -113,10 +119,11 @@ class PatchWatch:
     def __init__(self) -> None:
         self._looks = 0
         self._level: F32 | None = None
-        self._usual_detail = self._usual_change = self._change = np.zeros(GRID, dtype=np.float32)
+        self._usual_detail = self._usual_change = np.zeros(GRID, dtype=np.float32)
+        self._detail = self._change = self._usual_detail
 
     def look(self, look: Look) -> int:
-        """How many patches are covered in the largest piece, out of 128."""
+        """How many patches are covered in the largest piece, out of 128; 0 where too few are for a finding."""
         detail = _patches(look.detail)
         level, before = _patches(look.grey), self._level
         self._level = level
@@ -125,25 +132,24 @@ class PatchWatch:
         change = np.abs(level - before)
         self._looks += 1
         if self._looks == 1:
-            self._usual_detail, self._usual_change, self._change = detail, change, change
-        self._change = self._change + np.float32(0.3) * (change - self._change)
-        is_lost = self._is_lost(detail)
+            self._usual_detail = self._detail = detail
+            self._usual_change = self._change = change
+        self._detail = _toward(self._detail, detail, np.float32(SMOOTHING))
+        self._change = _toward(self._change, change, np.float32(0.3))
+        is_lost = self._is_lost()
         rate = np.float32(max(0.03, 1 / self._looks))
         # What a lost patch was like stays remembered, or the dirt would become usual.
         self._usual_detail = np.where(is_lost, self._usual_detail, _toward(self._usual_detail, detail, rate))
         self._usual_change = np.where(is_lost, self._usual_change, _toward(self._usual_change, change, rate))
-        if self._looks <= WARM_UP_LOOKS or not is_lost.any():
+        if self._looks <= WARM_UP_LOOKS or np.count_nonzero(is_lost) < BLOCKED_PATCHES:
             return 0
         _, _, pieces, _ = cv2.connectedComponentsWithStats(is_lost.astype(np.uint8), connectivity=4)
         return int(pieces[1:, cv2.CC_STAT_AREA].max())
 
-    def _is_lost(self, detail: F32) -> NDArray[np.bool_]:
-        # Fog, dusk or a slower car take from all patches: that share is not a patch's own loss.
-        light = min(1.0, _median(detail) / max(_median(self._usual_detail), 0.1))
-        pace = min(1.0, _median(self._change) / max(_median(self._usual_change), 0.1))
+    def _is_lost(self) -> NDArray[np.bool_]:
         is_lost: NDArray[np.bool_] = (
-            (detail < LOST_DETAIL * light * self._usual_detail)
-            & (self._change < LOST_CHANGE * pace * self._usual_change)
+            (self._detail < LOST_DETAIL * _left(self._detail, self._usual_detail, USUAL_DETAIL) * self._usual_detail)
+            & (self._change < LOST_CHANGE * _left(self._change, self._usual_change, USUAL_CHANGE) * self._usual_change)
             & (self._usual_detail > USUAL_DETAIL)
             & (self._usual_change > USUAL_CHANGE)
         )
@@ -198,10 +204,14 @@ def _patches(values: F32) -> F32:
     return np.asarray(cv2.resize(values, (columns, rows), interpolation=cv2.INTER_AREA), dtype=np.float32)
 
 
-def _median(values: F32) -> float:
-    """Of the 128 patches; numpy's own takes ten times as long."""
-    ranked = np.partition(values, values.size // 2, axis=None)
-    return float(ranked[values.size // 2])
+def _left(now: F32, usual: F32, least: float) -> float:
+    """How much of what is usual the unhurt patches still have, at most 1; of those with more than `least`."""
+    is_told = usual > least
+    if not is_told.any():
+        return 1.0
+    shares = now[is_told] / usual[is_told]
+    place = int(UNHURT * (shares.size - 1))
+    return min(1.0, float(np.partition(shares, place)[place]))
 
 
 def _toward(usual: F32, now: F32, rate: np.float32) -> F32:
