@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from perception.cli.bench_faults import bench_faults
+from perception.cli.bench_health import bench_health
 from perception.cli.bench_live import live, overload, soak, streaming, vehicles
 from perception.cli.bench_recordings import bench_recordings_command
 
@@ -18,7 +19,7 @@ def bench() -> None:
     """Measure the service on this machine."""
 
 
-for command in (bench_faults, live, overload, soak, vehicles, streaming, bench_recordings_command):
+for command in (bench_faults, bench_health, live, overload, soak, vehicles, streaming, bench_recordings_command):
     bench.add_command(command)
 
 

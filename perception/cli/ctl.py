@@ -21,11 +21,12 @@ VEHICLE_ACTIONS = ("start", "stop", "drain")
 @click.command()
 @click.argument("action", type=click.Choice(["status", "metrics", *VEHICLE_ACTIONS, "model", "shutdown"]))
 @click.argument("name", required=False)
+@click.option("--small", is_flag=True, help="With model: replace the ladder's small one.")
 @click.option("--url", default=DEFAULT_URL, show_default=True, help="The service's control endpoint.")
 @click.option(
     "--token-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The secret, where one is set."
 )
-def ctl(*, action: str, name: str | None, url: str, token_file: Path | None) -> None:
+def ctl(*, action: str, name: str | None, small: bool, url: str, token_file: Path | None) -> None:
     """Ask a running service (`perception serve`), or tell it what to do; prints its answer.
 
     status, metrics, shutdown; start, stop or drain VEHICLE; model NAME|FILE (lets another model take over, without a
@@ -34,12 +35,15 @@ def ctl(*, action: str, name: str | None, url: str, token_file: Path | None) -> 
     needs_name = action in (*VEHICLE_ACTIONS, "model")
     if needs_name != (name is not None):
         raise UsageError(f"{action} {'needs a NAME' if needs_name else 'takes no NAME'}")
+    if small and action != "model":
+        raise UsageError("--small goes with `model` alone")
     if action in ("status", "metrics"):
         path, body = f"/{action}", None
     elif action in VEHICLE_ACTIONS:
         path, body = f"/vehicles/{quote(name or '', safe='')}/{action}", {}
     else:
-        path, body = f"/{action}", {"name": name} if action == "model" else {}
+        tier = "small" if small else "full"
+        path, body = f"/{action}", {"name": name, "tier": tier} if action == "model" else {}
     click.echo(_ask(url.rstrip("/") + path, body, token_file), nl=False)
 
 

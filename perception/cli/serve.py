@@ -22,6 +22,10 @@ from perception.config.serving import ServeConfig, load_serve_config
 @click.option(
     "--trace", type=click.Path(path_type=Path), metavar="FILE", help="Write frames and stages for ui.perfetto.dev."
 )
+@click.option(
+    "--resume", type=click.Path(path_type=Path), metavar="DIR", help="Keep the vehicles' runs in DIR; go on with those "
+    "that it holds, if their service died.",
+)  # fmt: skip
 @click.option("--address", help="Join this Ray cluster instead of starting one inside this machine.")
 @click.option("--check", is_flag=True, help="Check the settings, print them in full, and end.")
 @click.pass_context
@@ -32,6 +36,7 @@ def serve(
     overrides: tuple[str, ...],
     port: int | None,
     trace: Path | None,
+    resume: Path | None,
     address: str | None,
     check: bool,
 ) -> None:
@@ -41,8 +46,8 @@ def serve(
     where all of that was done, 1 where not. A second signal ends it at once. Status, health, metrics and commands:
     `perception ctl`, or HTTP on 127.0.0.1:8470 (docs/operations.md).
     """
-    named = {"http.port": port, "traces.file": str(trace) if trace is not None else None}
-    extra = [f"{field}={json.dumps(value)}" for field, value in named.items() if value is not None]
+    named = {"http.port": port, "traces.file": trace, "resume": resume}
+    extra = [f"{field}={json.dumps(value, default=str)}" for field, value in named.items() if value is not None]
     config = load_serve_config(config_name, (*overrides, *extra))
     if check:
         click.echo(config.model_dump_json(indent=2))

@@ -1,5 +1,6 @@
 """`perception supervise`: runs a command in a process of its own and starts it again whenever it is killed."""
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -33,7 +34,8 @@ def supervise(ctx: click.Context, *, restarts: int, within_s: float, command: tu
 
     A command that ends by itself, well or with an error, is not started again. Ctrl-C and SIGTERM are handed on.
 
-    Example: perception supervise replay DRIVE --queue nats://127.0.0.1:4222/results --resume out/state
+    Examples: perception supervise replay DRIVE --queue nats://127.0.0.1:4222/results --resume out/state;
+    perception supervise serve CONFIG --resume out/state
     """
     supervisor = Supervisor(command, state_folder(command), restarts=restarts, within_s=within_s)
     ctx.exit(supervisor.run())
@@ -66,7 +68,7 @@ class Supervisor:
         now_s: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._command, self._state = command, folder / STATE_FILE
+        self._command, self._folder = command, folder
         self._restarts, self._within_s = restarts, within_s
         self._start, self._now_s, self._sleep = start or _start, now_s, sleep
         self._recent: deque[float] = deque()
@@ -108,13 +110,14 @@ class Supervisor:
         self._sleep(pause_s)
         return True
 
-    def _read_state(self) -> tuple[object, object] | None:
-        """Which run it is, and how many results it has published."""
-        try:
-            state = json.loads(self._state.read_bytes())
-            return state["run_id"], state["published"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+    def _read_state(self) -> dict[Path, tuple[object, object]]:
+        """Which runs there are (a service has one for each vehicle), and how many results each has published."""
+        found = {}
+        for file in (self._folder / STATE_FILE, *sorted(self._folder.glob(f"*/{STATE_FILE}"))):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                state = json.loads(file.read_bytes())
+                found[file] = state["run_id"], state["published"]
+        return found
 
     def _stop(self, number: int, frame: object) -> None:
         self._stopped_by = number

@@ -170,8 +170,8 @@ class HealthConfig(Settings):
     """Of each camera's images every so manieth is decoded for it, small and grey; repeats are found in all of them."""
     calibration: bool = True
     """Compare cameras with the lidar, to find mounts that moved."""
-    calibration_stride: Annotated[int, Field(ge=1, le=1000)] = 5
-    """One camera, in turn, is compared at every so manieth sweep: it costs milliseconds, and mounts move slowly."""
+    calibration_stride: Annotated[int, Field(ge=1, le=1000)] = 4
+    """One camera, in turn, is compared at every so manieth sweep: it costs a millisecond, and mounts move slowly."""
     mask: tuple[FaultKind, ...] = (FaultKind.FROZEN, FaultKind.DARK, FaultKind.STUCK)
     """A sensor with such a fault is left out of fusion and counted as `masked`; other faults are reported only."""
 

@@ -107,6 +107,9 @@ class ServeConfig(Settings):
     logs: LogConfig = LogConfig()
     traces: TraceConfig = TraceConfig()
     reconnect: ReconnectConfig = ReconnectConfig()
+    resume: Path | None = None
+    """A folder that keeps the state of each vehicle's run, in a folder of the vehicle's name: a service that was killed
+    goes on with the runs that it finds there (`service.runtime.resume_within_s`). None: every start begins new ones."""
     drain_s: PositiveFloat = 60.0
     """How long the end of the service waits for frames under way and queues to be emptied."""
 
@@ -137,7 +140,12 @@ class ServeConfig(Settings):
         if shared:
             raise ValueError(f"vehicle {vehicle.name}: {shared[0]} is shared by all vehicles; set it in `service`")
         try:
-            self.service_of(vehicle)
+            small = self.service_of(vehicle).ladder.small_model
+            if small not in (None, self.service.ladder.small_model):
+                raise ValueError(
+                    f"vehicle {vehicle.name}: ladder.small_model is shared by all vehicles; set it in `service`, and "
+                    "to null here where the vehicle is to do without"
+                )
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))

@@ -128,7 +128,7 @@ def _replay_lap(
         raise
     queue.publish(summary.end)
     if kept is not None:
-        kept.end(summary.end.reason)
+        kept.end(summary.end.reason, is_stored=not options.live)  # a live run waits for no broker
     recording.write(summary.end)
     return summary
 

@@ -84,10 +84,13 @@ class Pace:
         end_s = None if duration_s is None else start_s + duration_s
         if self._playback is not None:
             self._playback.begin(start_s)
-        messages = part_of(self._source, start_s, duration_s)
+        read_s = start_s if self._kept is None else max(start_s, self._kept.start_s(self._source))
+        messages = part_of(self._source, read_s, None if end_s is None else end_s - read_s)
         while (found := next(messages, None)) is not None:
             elapsed_s, message = found
-            if not self._wait(elapsed_s, message, start_s, idle):
+            if self._anchor is None and not (self._kept is not None and self._kept.is_asleep):
+                self._begin(message, start_s, elapsed_s)
+            if not self._wait(elapsed_s, message, idle):
                 return
             if self._options.live and self.lag_ns > self._far_ns and self._playback is None and self._is_paced:
                 ahead_s = elapsed_s + self.lag_ns / 1e9
@@ -101,17 +104,31 @@ class Pace:
             yield message
             self.has_jumped = False
 
+    def _begin(self, first: AnyMessage, start_s: float, elapsed_s: float) -> None:
+        """Set the clock as the first message is read, so long after the drive's first as `elapsed_s` says."""
+        rate = self._options.rate if self._playback is None else self._playback.status.rate
+        is_paced = not math.isinf(rate)
+        begun_ns = now_ns = first.arrival_ns - (round((elapsed_s - start_s) * 1e9) if is_paced else 0)
+        if self._kept is not None and self._options.live and not is_paced:
+            self._kept.joins_at(first)
+        elif self._kept is not None:
+            now_ns = self._excused_ns = self._kept.data_time_ns(first, begun_ns, rate if is_paced else 1.0)
+            if self._playback is not None:
+                self._playback.catch_up(start_s + (now_ns - begun_ns) / 1e9)
+        self._anchor = (time.monotonic(), now_ns)
+
     def _follow(self, playback: Playback, elapsed_s: float, arrival_ns: int) -> None:
         """Set the clock by who steers; where he leaves the pace to a live source, by the source."""
         rate = playback.status.rate
         if not math.isinf(rate):
             self._rate = rate
-            self.lag_ns = round(playback.late_s(elapsed_s) * 1e9)
+            late_ns = round(playback.late_s(elapsed_s) * 1e9)
+            self._anchor = (time.monotonic(), arrival_ns + late_ns)
+            self.lag_ns = 0 if arrival_ns < self._excused_ns else late_ns
             if self._options.live and self.lag_ns > self._far_ns:
                 self.slowed_s += self.lag_ns / 1e9
-                self.lag_ns = 0
+                self._anchor, self.lag_ns = (time.monotonic(), arrival_ns), 0
                 playback.rebase()
-            self._anchor = (time.monotonic(), arrival_ns + self.lag_ns)
             return
         self._rate = 1.0
         if self._anchor is None or arrival_ns > self.now_ns():
@@ -122,7 +139,7 @@ class Pace:
     def _is_paced(self) -> bool:
         return not math.isinf(self._options.rate)
 
-    def _wait(self, elapsed_s: float, message: AnyMessage, start_s: float, idle: Idle) -> bool:
+    def _wait(self, elapsed_s: float, message: AnyMessage, idle: Idle) -> bool:
         """Until a message is due; False where the lap is to end instead."""
         arrival_ns = message.arrival_ns
         if self._playback is not None:
@@ -132,11 +149,6 @@ class Pace:
             return True
         if self._kept is not None and self._kept.is_asleep:
             return True
-        if self._anchor is None:
-            now_ns = arrival_ns - (round((elapsed_s - start_s) * 1e9) if self._is_paced else 0)
-            if self._kept is not None:
-                now_ns = self._excused_ns = self._kept.data_time_ns(message, now_ns, self._rate)
-            self._anchor = (time.monotonic(), now_ns)
         if self._is_paced:
             while (left_s := self.seconds_until(arrival_ns)) > 0:
                 idle(left_s)

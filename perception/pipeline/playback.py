@@ -111,6 +111,11 @@ class Playback:
         with self._changing():
             self._position_s, self._results, self._seek_s = position_s, 0, None
 
+    def catch_up(self, position_s: float) -> None:
+        """The lap is there by now: what lies before is due at once."""
+        with self._changing():
+            self._position_s = position_s
+
     def wait_until(self, position_s: float) -> bool:
         """Wait until the message at `position_s` is due; False where the lap is to end instead."""
         with self._changed:

@@ -6,7 +6,8 @@ run that was never disturbed. The state that is saved is the one after the last 
 it may have stored beyond is sent again, and dropped as a double by server or consumer.
 
 Live: what came meanwhile is gone and counted (`outage`); the run goes on with its tracks if it was not away for long. A
-number is spoken for before its result is handed to the queue: never two results under one number.
+number is spoken for before its result is handed to the queue: never two results under one number. A recorded drive is
+read from shortly before the last result on; of a live source, what was missed is known by its reference sensor's rate.
 """
 
 import time
@@ -18,7 +19,7 @@ from typing import Protocol, runtime_checkable
 
 from perception.config.schema import ServiceConfig
 from perception.core.messages import AnyMessage
-from perception.core.ports import Clock, Engine, ResultQueue, Source
+from perception.core.ports import Clock, Engine, ResultQueue, Source, Steerable
 from perception.core.results import EndOfRun, PerceptionResult
 from perception.pipeline.run_state import RunFolder, RunIdentity, RunState, SavedTracks
 from perception.pipeline.session import Session
@@ -28,6 +29,8 @@ from perception.pipeline.sleeping_engine import SleepingEngine
 SERVICE = "service"
 """The role under which results report that the whole process was restarted."""
 POLL_S = 0.01
+WARM_UP_S = 2.0
+"""So long before the last result a live run reads its drive again: ego motion and synchroniser need it."""
 
 
 @runtime_checkable
@@ -41,11 +44,18 @@ class Buffering(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resuming:
-    """How runs are kept. within_s: a live run that was away for longer is ended, and a new one begun."""
+    """How runs are kept.
+
+    within_s: a live run that was away for longer is ended, and a new one begun; so is one of a simulator, whose world
+    begins anew. again: a run that is complete is followed by another. replaces: so is the run of another drive, model
+    or setting, which is refused else.
+    """
 
     folder: RunFolder
     within_s: float
     clock: Clock
+    again: bool = False
+    replaces: bool = False
 
     def begin(
         self,
@@ -60,23 +70,26 @@ class Resuming:
     ) -> "KeptRun":
         """The run that the folder holds and that is to go on, or a new one. Raises UsageError as `RunFolder` does.
 
-        part: says in words what of the source is played. again: one that is complete is followed by another.
+        part: says in words what of the source is played. again: as `self.again`.
         """
         identity = RunIdentity.of(drive_id=source.drive_id, model_hash=engine.model.hash, config=config, part=part)
-        state = self.folder.load(identity)
-        if state is not None and live and state.ended is None and self._away_s(state) > self.within_s:
+        state = self.folder.load(None if self.replaces else identity)
+        is_mine = state is not None and state.identity == identity
+        if state is not None and state.ended is None and not (is_mine and self._goes_on(state, source, live=live)):
             reason = "failed: the service died"
-            queue.publish(EndOfRun(drive_id=source.drive_id, run_id=state.run_id, count=state.published, reason=reason))
+            drive_id = state.identity.drive_id
+            queue.publish(EndOfRun(drive_id=drive_id, run_id=state.run_id, count=state.published, reason=reason))
             state = None
-        now_ns = self.clock.now_ns()
+        again = again or self.again or not is_mine
         if state is None or (state.ended is not None and (again or state.ended != "completed")):
-            state = RunState(identity=identity, run_id=new_run_id(), begun_ns=now_ns, saved_ns=now_ns)
+            state = RunState(identity=identity, run_id=new_run_id(), saved_ns=self.clock.now_ns())
         elif state.ended is None:
             state = replace(state, restarts=state.restarts + 1)
         return KeptRun(self.folder, state, queue, self.clock, live=live)
 
-    def _away_s(self, state: RunState) -> float:
-        return (self.clock.now_ns() - state.saved_ns) / 1e9
+    def _goes_on(self, state: RunState, source: Source, *, live: bool) -> bool:
+        away_s = (self.clock.now_ns() - state.saved_ns) / 1e9
+        return not live or (away_s <= self.within_s and not isinstance(source, Steerable))
 
 
 class KeptRun:
@@ -134,12 +147,30 @@ class KeptRun:
         if self.is_resumed:
             session.restore(self._state.tracks.session(), self.published if self._is_live else 0)
 
+    def start_s(self, source: Source) -> float:
+        """Where in a recorded drive a live run that is gone on with is read from, in seconds after its beginning."""
+        last_ns, span = self._state.tracks.reference_ns, source.span_ns
+        if not self._is_live or not self.is_resumed or last_ns is None or span is None:
+            return 0.0
+        return max(0.0, (last_ns - span[0]) / 1e9 - WARM_UP_S)
+
     def data_time_ns(self, first: AnyMessage, begun_ns: int, rate: float) -> int:
         """Data time now, as `first` is about to be played; `begun_ns` is that of the part's beginning."""
         if not self._is_live or not self.is_resumed:
             return first.arrival_ns if self.is_resumed else begun_ns
-        self._live_from_ns = begun_ns + round((self._clock.now_ns() - self._state.begun_ns) * rate)
+        then_ns = begun_ns if self._state.drive_ns is None else self._state.drive_ns
+        self._live_from_ns = then_ns + round((self._clock.now_ns() - self._state.saved_ns) * rate)
         return self._live_from_ns
+
+    def joins_at(self, first: AnyMessage) -> None:
+        """A live source gives its first message: what came between the last result and this one was missed.
+
+        No longer than the process was away: a source whose own clock jumped says nothing of how much it was.
+        """
+        last_ns = self._state.tracks.reference_ns
+        if self.is_resumed and self._session is not None and last_ns is not None:
+            away_ns = self._clock.now_ns() - self._state.saved_ns
+            self._session.unseen_since_ns = max(last_ns, first.arrival_ns - away_ns)
 
     def observe(self, message: AnyMessage) -> None:
         """Called with each message before the session gets it."""
@@ -154,6 +185,7 @@ class KeptRun:
             result = replace(result, provenance=replace(result.provenance, restarts=restarts))
             self._unreported = 0
         if self._is_live:
+            self._state = replace(self._state, drive_ns=result.published_drive_ns)
             self._save(result.sequence + 1, self._session_state(), dict(self._dropped))
         return result
 

@@ -91,17 +91,17 @@ class RunState:
     """How far a run has come.
 
     published: its results 0 to published - 1 are with the queue for good (live: may have been handed to it). handed:
-    how many had been handed to it as this was written. dropped: what the published ones reported, by cause. begun_ns:
-    wall time at which its first message was due. saved_ns: wall time of this state. restarts: how often another process
-    went on with it. ended: the reason of its `EndOfRun` once that is with the queue, else None.
+    how many had been handed to it as this was written. dropped: what the published ones reported, by cause. saved_ns:
+    wall time of this state. drive_ns: live, the drive's time at the last result, None before the first. restarts: how
+    often another process went on with it. ended: the reason of its `EndOfRun` once that is with the queue, else None.
     """
 
     identity: RunIdentity
     run_id: str
-    begun_ns: int
     saved_ns: int
     published: int = 0
     handed: int = 0
+    drive_ns: int | None = None
     tracks: SavedTracks = SavedTracks()
     dropped: dict[str, int] = field(default_factory=dict)
     restarts: int = 0
@@ -121,25 +121,25 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             self._lock: IO[str] = (path / LOCK_FILE).open("w")
         except OSError as error:
-            raise UsageError(f"--resume {path}: cannot be written ({error})") from None
+            raise UsageError(f"resume {path}: cannot be written ({error})") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._lock.close()
-            raise UsageError(f"--resume {path}: another process is at work on this run") from None
+            raise UsageError(f"resume {path}: another process is at work on this run") from None
 
-    def load(self, identity: RunIdentity) -> RunState | None:
+    def load(self, identity: RunIdentity | None) -> RunState | None:
         """The state that the folder holds, None where it holds none that can be read.
 
-        Raises UsageError where it is that of another drive, model, setting or part.
+        Raises UsageError where it is that of another drive, model, setting or part than `identity`, where one is given.
         """
         state = read_state(self.path)
-        if state is None:
-            return None
+        if state is None or identity is None:
+            return state
         mine, theirs = asdict(identity), asdict(state.identity)
         if different := [name for name in mine if mine[name] != theirs[name]]:
             what = ", ".join(f"{name} {theirs[name]}, now {mine[name]}" for name in different)
-            raise UsageError(f"--resume {self.path}: holds the run of something else ({what}); name another folder")
+            raise UsageError(f"resume {self.path}: holds the run of something else ({what}); name another folder")
         return state
 
     def save(self, state: RunState) -> None:
@@ -149,7 +149,7 @@ class RunFolder:
             new.write_bytes(msgspec.json.encode(state))
             new.replace(self.path / STATE_FILE)
         except OSError as error:
-            raise UsageError(f"--resume {self.path}: cannot be written ({error})") from None
+            raise UsageError(f"resume {self.path}: cannot be written ({error})") from None
 
     def close(self) -> None:
         self._lock.close()

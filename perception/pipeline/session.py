@@ -75,6 +75,8 @@ class Session:
         self._reported_until_ns: int | None = None
         self.in_outage = False
         """Live: what comes now is from while the service was down; set by whoever resumes a run."""
+        self.unseen_since_ns: int | None = None
+        """Live: what came between then and the first bundle was never seen; set as `in_outage`."""
         self._held: Counter[int] = Counter()
         self._released_but_held: set[int] = set()
         self._pushed = 0
@@ -230,6 +232,7 @@ class Session:
             if self.in_outage:
                 self._miss(bundle)
                 continue
+            self._count_unseen(bundle)
             self._held.update(stamp.index for stamp in bundle.hits.values())
             masked = self._health.masked(bundle)
             drafts.append(
@@ -257,6 +260,13 @@ class Session:
             self._dropped.clear()  # it was reported before the outage
         else:
             self._dropped[DropCause.OUTAGE.value] += 1
+
+    def _count_unseen(self, bundle: SensorBundle) -> None:
+        """Before the first bundle of a live source: as many were missed as its reference sensor's rate makes."""
+        since_ns, self.unseen_since_ns = self.unseen_since_ns, None
+        if since_ns is not None and bundle.reference_sensor in self._rig:
+            missed = round((bundle.reference_ns - since_ns) / self._rig[bundle.reference_sensor].period_ns) - 1
+            self._dropped[DropCause.OUTAGE.value] += max(0, missed)
 
     def _count_masked(self, draft: Draft) -> None:
         """Tell of messages that are left out for a fault of their sensor, of each once."""

@@ -25,6 +25,7 @@ from perception.core.stages import ModelInfo
 from perception.core.supervision import SupervisionState
 from perception.pipeline.replay import RunSummary
 from perception.runtime.machine_memory import devices, workers_resident_bytes
+from perception.runtime.service_tiers import Tier
 from perception.runtime.service_watch import VehicleState, Watcher
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0)
@@ -98,9 +99,10 @@ class ServiceMetrics(Watcher):
         """Losses of the run under way that its results told."""
         self._faults: dict[tuple[str, str], set[tuple[str, str]]] = {}
         self._model = Gauge(
-            "perception_model_info", "1 for the model that runs.", ("name", "hash", "trained", "placement"),
+            "perception_model_info", "1 for the model that runs.", ("name", "hash", "trained", "placement", "tier"),
             registry=registry,
         )  # fmt: skip
+        self._models: dict[Tier, tuple[str, ...]] = {}
         self._loads = Counter("perception_model_loads", "Engines started, the first included.", registry=registry)
 
     def watch_depths(self, read: Callable[[], Mapping[str, "Depths"]]) -> None:
@@ -146,9 +148,11 @@ class ServiceMetrics(Watcher):
         self._told.pop(vehicle, None)
         self._runs.labels(vehicle, "failed").inc()
 
-    def model(self, info: ModelInfo, placement: str) -> None:
+    def model(self, info: ModelInfo, placement: str, tier: Tier) -> None:
+        self._models[tier] = (info.name, info.hash, str(info.trained).lower(), placement, tier)
         self._model.clear()
-        self._model.labels(info.name, info.hash, str(info.trained).lower(), placement).set(1)
+        for labels in self._models.values():
+            self._model.labels(*labels).set(1)
         self._loads.inc()
 
     def _count_dropped(self, vehicle: str, dropped: Mapping[str, int]) -> None:

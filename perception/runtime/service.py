@@ -8,18 +8,22 @@ from dataclasses import dataclass
 
 from perception.config.schema import ServiceConfig
 from perception.config.serving import ServeConfig, TraceConfig
+from perception.core.clock import SystemClock
 from perception.core.errors import UsageError
 from perception.core.ports import ResultQueue
 from perception.core.stages import ModelInfo
+from perception.pipeline.resuming import Resuming
+from perception.pipeline.run_state import RunFolder
 from perception.queues.broker_queue import BrokerQueue
 from perception.queues.open import open_queue
 from perception.runtime.metrics import Depths, ServiceMetrics
-from perception.runtime.service_engine import NotNowError, SharedEngine
+from perception.runtime.service_engine import NotNowError
 from perception.runtime.service_log import ServiceLog, log
 from perception.runtime.service_otel import OtelTraces
 from perception.runtime.service_pools import pool_starter
 from perception.runtime.service_sources import open_source
 from perception.runtime.service_spans import SpanWatcher
+from perception.runtime.service_tiers import SharedTiers, Tier
 from perception.runtime.service_trace import ChromeTrace
 from perception.runtime.service_vehicle import IDLE, Vehicle, VehicleStatus
 from perception.runtime.service_watch import VehicleState, Watcher, Watchers
@@ -31,12 +35,16 @@ class UnknownVehicleError(UsageError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceStatus:
-    """What `/status` says. ready: results can be made; reasons: why not. model: None until it is loaded."""
+    """What `/status` says. ready: results can be made; reasons: why not. model: None until it is loaded.
+
+    small_model: that of the ladder of degradations, None where it has none.
+    """
 
     ready: bool
     reasons: tuple[str, ...]
     draining: bool
     model: ModelInfo | None
+    small_model: ModelInfo | None = None
     placement: str | None
     engines_started: int
     vehicles: tuple[VehicleStatus, ...]
@@ -52,7 +60,7 @@ class Service:
         self._address = address
         self._watcher: Watcher = Watchers([self.metrics, ServiceLog(), *_traces(config.traces)])
         self._ends = threading.Event()
-        self._engine: SharedEngine | None = None
+        self._engine: SharedTiers | None = None
         self._vehicles: dict[str, Vehicle] = {}
         self.metrics.watch_depths(self._depths)
         self.metrics.watch_engine(lambda: None if self._engine is None else self._engine.supervision())
@@ -61,21 +69,21 @@ class Service:
         """Serve until `shut_down`; then publish what is under way, end the runs and close the queues.
 
         on_ready: called once the model is loaded and the vehicles were started. Whether everything was drained in time.
-        Raises ModelError and EngineError where the model cannot be loaded.
+        Raises ModelError and EngineError where the model cannot be loaded, UsageError where `resume` cannot be used.
         """
-        try:
-            with pool_starter(self.config.service.runtime, address=self._address) as start:
-                if self._ends.is_set():
-                    return True
-                with contextlib.closing(SharedEngine(start, self.config.service.model)) as engine:
-                    if self._ends.is_set():  # while it was loaded
-                        return True
-                    self._begin(engine)
-                    on_ready()
-                    self._ends.wait()
-                    return self._drain_all()
-        finally:
-            self._watcher.close()
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._watcher.close)
+            folders = self._open_folders(stack)
+            start = stack.enter_context(pool_starter(self.config.service.runtime, address=self._address))
+            if self._ends.is_set():
+                return True
+            engine = stack.enter_context(contextlib.closing(SharedTiers(start, self.config.service)))
+            if self._ends.is_set():  # while it was loaded
+                return True
+            self._begin(engine, folders)
+            on_ready()
+            self._ends.wait()
+            return self._drain_all()
 
     def shut_down(self) -> None:
         """Have `run` end in order; returns at once."""
@@ -84,13 +92,15 @@ class Service:
     @property
     def status(self) -> ServiceStatus:
         engine = self._engine
+        models = {} if engine is None else engine.models
         vehicles = tuple(vehicle.status for vehicle in self._vehicles.values())
         reasons = tuple(self._reasons(engine, vehicles))
         return ServiceStatus(
             ready=not reasons,
             reasons=reasons,
             draining=self._ends.is_set(),
-            model=engine.model if engine is not None else None,
+            model=models.get("full"),
+            small_model=models.get("small"),
             placement=engine.placement if engine is not None else None,
             engines_started=engine.loads if engine is not None else 0,
             vehicles=vehicles,
@@ -112,35 +122,44 @@ class Service:
             raise NotNowError("the service is ending; nothing is started any more")
         return vehicle.start()
 
-    def replace_model(self, name: str) -> tuple[ModelInfo, ModelInfo]:
+    def replace_model(self, name: str, tier: Tier = "full") -> tuple[ModelInfo, ModelInfo]:
         """Let another model, or the same one read anew, take over between two frames; the old one and the new one.
 
         Raises ModelError or EngineError where it cannot be loaded: then the old one goes on. NotNowError while another
-        one is being loaded.
+        one is being loaded, UsageError for the small model of a service that has none.
         """
         engine = self._engine
         if engine is None:
             raise NotNowError("the model is still being loaded")
         if self._ends.is_set():
             raise NotNowError("the service is ending; no model is loaded any more")
-        old = engine.model
-        choice = self.config.service.model.model_copy(update={"name": name})
-        new = engine.replace_model(choice, timeout_s=self.config.service.runtime.result_timeout_s)
-        self._watcher.model(new, engine.placement)
+        old, new = engine.replace_model(name, tier, timeout_s=self.config.service.runtime.result_timeout_s)
+        self._watcher.model(new, engine.placement, tier)
         return old, new
 
-    def _begin(self, engine: SharedEngine) -> None:
+    def _open_folders(self, stack: contextlib.ExitStack) -> dict[str, RunFolder]:
+        """Where each vehicle keeps its runs, locked against other services until `stack` ends."""
+        root = self.config.resume
+        if root is None:
+            return {}
+        names = [vehicle.name for vehicle in self.config.vehicles]
+        return {name: stack.enter_context(contextlib.closing(RunFolder(root / name))) for name in names}
+
+    def _begin(self, engine: SharedTiers, folders: Mapping[str, RunFolder]) -> None:
         self._engine = engine
-        self._watcher.model(engine.model, engine.placement)
+        for tier, model in engine.models.items():
+            self._watcher.model(model, engine.placement, tier)
         for vehicle in self.config.vehicles:
+            settings = self.config.service_of(vehicle)
             self._vehicles[vehicle.name] = Vehicle(
                 vehicle,
-                self.config.service_of(vehicle),
+                settings,
                 self.config.reconnect,
                 engine,
                 self._watcher,
                 open_source=open_source,
                 open_queue=_open_queue,
+                resuming=_resuming(folders.get(vehicle.name), settings),
             )
         for vehicle in self.config.vehicles:
             if vehicle.start:
@@ -156,7 +175,7 @@ class Service:
         log(logging.INFO, "service ended", drained=not late)
         return not late
 
-    def _reasons(self, engine: SharedEngine | None, vehicles: Sequence[VehicleStatus]) -> Iterator[str]:
+    def _reasons(self, engine: SharedTiers | None, vehicles: Sequence[VehicleStatus]) -> Iterator[str]:
         if self._ends.is_set():
             yield "the service is ending"
         if engine is None:
@@ -184,6 +203,12 @@ def _traces(config: TraceConfig) -> list[Watcher]:
         otel = OtelTraces(config.otlp_endpoint)
         watchers.append(SpanWatcher(otel.write, otel.close))
     return watchers
+
+
+def _resuming(folder: RunFolder | None, settings: ServiceConfig) -> Resuming | None:
+    if folder is None:
+        return None
+    return Resuming(folder=folder, within_s=settings.runtime.resume_within_s, clock=SystemClock(), replaces=True)
 
 
 def _open_queue(settings: ServiceConfig) -> ResultQueue:

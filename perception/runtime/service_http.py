@@ -1,14 +1,14 @@
 """The service's control endpoint over HTTP: status, health, metrics, and commands for vehicles and model."""
 
 import hmac
-import json
 import socket
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import uvicorn
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
@@ -21,10 +21,19 @@ from perception.config.serving import HttpConfig
 from perception.core.errors import ConfigError, EngineError, ModelError, PerceptionError, UsageError
 from perception.runtime.service import Service, UnknownVehicleError
 from perception.runtime.service_engine import NotNowError
+from perception.runtime.service_tiers import Tier
 
 MAX_BODY_BYTES = 64 * 1024
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """Probes carry no secret, and learn nothing but yes or no."""
+
+
+class ModelRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /model`. name: of a model, or a checkpoint's path; tier: which of the service's it replaces."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1)]
+    tier: Tier = "full"
+
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -142,8 +151,8 @@ class _Control:
         return _json({"vehicle": name, "drained": True})
 
     async def model(self, request: Request) -> Response:
-        name = await _text_field(request, "name")
-        old, new = await run_in_threadpool(self._service.replace_model, name)
+        given = await _model_request(request)
+        old, new = await run_in_threadpool(self._service.replace_model, given.name, given.tier)
         return _json({"old": asdict(old), "new": asdict(new)})
 
     async def shutdown(self, request: Request) -> Response:
@@ -185,22 +194,19 @@ def _is_loopback_name(host: str) -> bool:
     return name == "localhost" or HttpConfig.model_construct(host=name).is_loopback
 
 
-async def _text_field(request: Request, field: str) -> str:
-    """A text in the JSON object that the request brings. Raises UsageError where there is none."""
+async def _model_request(request: Request) -> ModelRequest:
+    """What the body asks for. Raises UsageError where it is too long, no JSON, or something else."""
     body = b""
     async for part in request.stream():
         body += part
         if len(body) > MAX_BODY_BYTES:
             raise UsageError(f"the body is longer than {MAX_BODY_BYTES} bytes")
     try:
-        given = json.loads(body or b"null")
-    except ValueError as error:
-        raise UsageError(f"the body is no JSON: {error}") from None
-    unknown = sorted(set(given) - {field}) if isinstance(given, dict) else []
-    if not isinstance(given, dict) or not isinstance(given.get(field), str) or not given[field] or unknown:
-        raise UsageError(f'the body must be a JSON object with {field!r} alone, as in {{"{field}": "tiny"}}')
-    text: str = given[field]
-    return text
+        return msgspec.json.decode(body, type=ModelRequest)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f'the body must be a JSON object, as in {{"name": "tiny"}} or {{"name": "tiny", "tier": "small"}}: {error}'
+        ) from None
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -13,6 +13,7 @@ from perception.core.ports import Source
 from perception.core.results import PerceptionResult
 from perception.core.stages import ModelInfo
 from perception.pipeline.replay import RunSummary
+from perception.runtime.service_tiers import Tier
 from perception.runtime.service_watch import VehicleState, Watcher
 
 FIELDS: Final = "perception_fields"
@@ -153,7 +154,7 @@ class ServiceLog(Watcher):
             again_in_s=pause_s,
         )
 
-    def model(self, info: ModelInfo, placement: str) -> None:
+    def model(self, info: ModelInfo, placement: str, tier: Tier) -> None:
         log(
             logging.INFO,
             "model is ready",
@@ -161,4 +162,5 @@ class ServiceLog(Watcher):
             model_hash=info.hash,
             trained=info.trained,
             placement=placement,
+            tier=tier,
         )

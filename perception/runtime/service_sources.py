@@ -8,7 +8,7 @@ from perception.config.schema import ServiceConfig
 from perception.config.serving import VehicleConfig
 from perception.core.labels import Labels
 from perception.core.messages import AnyMessage
-from perception.core.ports import LiveSource, Source, Steerable
+from perception.core.ports import LiveSource, Seekable, Source, Steerable
 from perception.core.results import PerceptionResult
 from perception.core.rig import SensorRig
 from perception.queues.sensor_stream import SensorStreamSource
@@ -33,7 +33,9 @@ def open_source(vehicle: VehicleConfig, settings: ServiceConfig) -> Source:
 
 def watched(source: Source, tap: Tap) -> "WatchedSource":
     """`source`, whose every message goes past `tap` first."""
-    return _WatchedSteerable(source, tap) if isinstance(source, Steerable) else WatchedSource(source, tap)
+    if isinstance(source, Steerable):
+        return _WatchedSteerable(source, tap)
+    return _WatchedSeekable(source, tap) if isinstance(source, Seekable) else WatchedSource(source, tap)
 
 
 class WatchedSource:
@@ -70,9 +72,7 @@ class WatchedSource:
         return self._live is not None
 
     def messages(self) -> Iterator[AnyMessage]:
-        for message in self._source.messages():
-            self._tap(message)
-            yield message
+        return self._watch(self._source.messages())
 
     def labels(self, reference_ns: int) -> Labels | None:
         return self._source.labels(reference_ns)
@@ -85,8 +85,19 @@ class WatchedSource:
     def close(self) -> None:
         self._source.close()
 
+    def _watch(self, messages: Iterator[AnyMessage]) -> Iterator[AnyMessage]:
+        for message in messages:
+            self._tap(message)
+            yield message
+
 
 class _WatchedSteerable(WatchedSource):
     def apply(self, result: PerceptionResult) -> None:
         assert isinstance(self._source, Steerable)
         self._source.apply(result)
+
+
+class _WatchedSeekable(WatchedSource):
+    def messages_from(self, arrival_ns: int) -> Iterator[AnyMessage]:
+        assert isinstance(self._source, Seekable)
+        return self._watch(self._source.messages_from(arrival_ns))

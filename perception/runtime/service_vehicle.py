@@ -4,7 +4,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from perception.config.schema import ServiceConfig
 from perception.config.serving import ReconnectConfig, VehicleConfig
@@ -14,8 +14,10 @@ from perception.core.results import PerceptionResult
 from perception.pipeline.laps import replay_laps
 from perception.pipeline.playback import Playback
 from perception.pipeline.replay import ReplayOptions
-from perception.runtime.service_engine import NotNowError, SharedEngine
+from perception.pipeline.resuming import Resuming
+from perception.runtime.service_engine import NotNowError
 from perception.runtime.service_sources import WatchedSource, watched
+from perception.runtime.service_tiers import SharedTiers
 from perception.runtime.service_watch import VehicleState, Watcher
 
 OpenSource = Callable[[VehicleConfig, ServiceConfig], Source]
@@ -56,12 +58,14 @@ class Vehicle:
         config: VehicleConfig,
         settings: ServiceConfig,
         reconnect: ReconnectConfig,
-        engine: SharedEngine,
+        engine: SharedTiers,
         watcher: Watcher,
         *,
         open_source: OpenSource,
         open_queue: OpenQueue,
+        resuming: Resuming | None = None,
     ) -> None:
+        """resuming: how its runs are kept, so that another process can go on with the last one."""
         self.config = config
         self._settings = settings
         self._reconnect = reconnect
@@ -69,8 +73,10 @@ class Vehicle:
         self._watcher = watcher
         self._open_source = open_source
         self._open_queue = open_queue
+        self._resuming = resuming
         name = config.name
-        self._engine = engine.view(name, lambda *fused: watcher.fused(name, *fused))
+        has_small = settings.ladder.small_model is not None
+        self._engine = engine.view(name, lambda *fused: watcher.fused(name, *fused), small=has_small)
         self._changed = threading.Condition()
         self._state = VehicleState.STOPPED
         self._is_stopping = False
@@ -81,6 +87,7 @@ class Vehicle:
         self._latest: PerceptionResult | None = None
         self._error: str | None = None
         self._results = self._failures = 0
+        self._has_played = False
         watcher.state(name, self._state)
 
     @property
@@ -191,7 +198,11 @@ class Vehicle:
                     self._playback = self._source = None
             return not source.is_live and not playback.is_cut
 
-    def _play(self, source: Source, queue: ResultQueue, playback: Playback) -> None:
+    def _play(self, source: WatchedSource, queue: ResultQueue, playback: Playback) -> None:
+        resuming = self._resuming
+        if resuming is not None:
+            # A drive that another process played to its end is not played again, unless somebody starts it again.
+            resuming = replace(resuming, again=source.is_live or self._has_played)
         laps = replay_laps(
             source,
             self._engine,
@@ -201,7 +212,9 @@ class Vehicle:
             loop=self.config.loop,
             on_result=self._heard,
             playback=playback,
+            resuming=resuming,
         )
+        self._has_played = True
         for summary in laps:
             self._watcher.ended(self.config.name, summary)
 

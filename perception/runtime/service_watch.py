@@ -8,6 +8,7 @@ from perception.core.ports import Source
 from perception.core.results import PerceptionResult
 from perception.core.stages import FuseRequest, FusionOutput, ModelInfo
 from perception.pipeline.replay import RunSummary
+from perception.runtime.service_tiers import Tier
 
 
 class VehicleState(StrEnum):
@@ -47,7 +48,7 @@ class Watcher:
     def failed(self, vehicle: str, error: Exception, pause_s: float) -> None:
         """A run broke; the vehicle begins again after `pause_s`."""
 
-    def model(self, info: ModelInfo, placement: str) -> None:
+    def model(self, info: ModelInfo, placement: str, tier: Tier) -> None:
         """This model runs from now on."""
 
     def close(self) -> None: ...
@@ -87,9 +88,9 @@ class Watchers(Watcher):
         for watcher in self._watchers:
             watcher.failed(vehicle, error, pause_s)
 
-    def model(self, info: ModelInfo, placement: str) -> None:
+    def model(self, info: ModelInfo, placement: str, tier: Tier) -> None:
         for watcher in self._watchers:
-            watcher.model(info, placement)
+            watcher.model(info, placement, tier)
 
     def close(self) -> None:
         for watcher in self._watchers:

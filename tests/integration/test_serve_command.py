@@ -7,6 +7,7 @@ import socket
 import subprocess
 import threading
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.integration.conftest import Perception, Start
 from tests.unit.service_parts import ask, until
 
 WAIT_S = 120
+LIDAR_HZ = 20.0
 
 
 class Consumer:
@@ -181,6 +183,43 @@ def test_a_day_in_the_life_of_a_service(tmp_path: Path, start: Start, key: str, 
     assert served.log[-1]["message"] == "service ended"
     trace = [event for event in json.loads((tmp_path / "trace.json").read_text()) if event.get("ph") == "X"]
     assert {event["cat"] for event in trace} == {"camera", "lidar", "radar", "fusion"}
+
+
+def test_a_service_that_was_killed_goes_on_with_its_runs(
+    tmp_path: Path, start: Start, key: str, settings: dict[str, Any]
+) -> None:
+    """A drive and sensors that publish: the consumers see no new run, but an outage that is counted."""
+    settings["vehicles"] = [
+        {"name": "anna", "source": "synthetic:seed=1,duration=60", "rate": 0.25, "queue": f"zenoh:{key}/anna"},
+        {"name": "berta", "source": f"sensors:zenoh:{key}/sensors", "queue": f"zenoh:{key}/berta"},
+    ]
+    settings["service"]["runtime"]["resume_within_s"] = 300
+    arguments = ("serve", write(tmp_path, settings), "--resume", str(tmp_path / "runs"))
+    start("feed", "synthetic:seed=2,duration=60", f"zenoh:{key}/sensors", "--rate", "0.25")
+    anna, berta = Consumer(f"zenoh:{key}/anna"), Consumer(f"zenoh:{key}/berta")
+    with closing(anna), closing(berta):
+        killed = start(*arguments)
+        until(lambda: all(len(one.results) > 5 for one in (anna, berta)))
+        killed.kill()
+        killed.wait(WAIT_S)
+        served = Served(start(*arguments))
+        until(lambda: all(any(result.provenance.restarts for result in list(one.results)) for one in (anna, berta)))
+        again = start(*arguments)
+        assert "another process is at work on this run" in again.communicate(timeout=WAIT_S)[1]
+        assert again.returncode == 2
+        served.process.send_signal(signal.SIGTERM)
+        assert served.end() == 0
+        until(lambda: anna.open_runs() == berta.open_runs() == [])
+    for consumer in (anna, berta):
+        assert len(consumer.runs()) == len(consumer.ends) == 1
+        sequences = [result.sequence for result in consumer.results]
+        assert sequences == sorted(set(sequences)), "none comes twice"
+        assert sum(b - a - 1 for a, b in pairwise(sequences)) <= 1, "a number is spoken for before its result is sent"
+        place, first = next((i, one) for i, one in enumerate(consumer.results) if one.provenance.restarts)
+        assert first.provenance.restarts == {"service": 1}
+        missed_s = (first.reference_ns - consumer.results[place - 1].reference_ns) / 1e9
+        rest = missed_s * LIDAR_HZ - first.provenance.dropped["outage"] - 1
+        assert 0 <= rest + 0.5 < 0.25 * missed_s * LIDAR_HZ + 3, "what is missing is counted, but for an overload then"
 
 
 def test_a_port_in_use_is_refused_before_anything_is_loaded(

@@ -1,5 +1,7 @@
 """Each detector on arrays made for it: what it must find, and what it must leave alone."""
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
@@ -7,11 +9,22 @@ from numpy.typing import NDArray
 
 from perception.core.faults import FaultKind, Severity
 from perception.core.messages import CameraFrame, EgoState, LidarSweep, RadarScan, SweepMotion
-from perception.pipeline.health.camera import CameraChecks, PatchWatch, check_light, decode_small, sharpness
+from perception.core.rig import Modality
+from perception.pipeline.health.calibration_rounds import CalibrationRounds
+from perception.pipeline.health.camera import (
+    BLOCKED_PATCHES,
+    CameraChecks,
+    Look,
+    PatchWatch,
+    check_light,
+    decode_small,
+    sharpness,
+)
 from perception.pipeline.health.evidence import RULES, Evidence, Latch
 from perception.pipeline.health.lidar import LidarChecks, air_share
 from perception.pipeline.health.radar import RadarChecks
 from perception.pipeline.health.timing import TimingWatch
+from perception.sources.synthetic_rig import synthetic_rig
 
 F32 = NDArray[np.float32]
 PERIOD_NS = 100_000_000
@@ -58,26 +71,26 @@ def test_looks_that_are_not_in_a_row_raise_nothing() -> None:
 
 
 def test_a_sharp_image_is_neither_dark_nor_white_nor_blurred(rng: np.random.Generator) -> None:
-    assert bad(check_light(scene(rng))) == set()
+    assert bad(check_light(Look.at(scene(rng)))) == set()
 
 
 @pytest.mark.parametrize("gain", [0.15, 0.4, 1.0])
 def test_blur_is_found_whatever_the_contrast(gain: float, rng: np.random.Generator) -> None:
     image = scene(rng) * np.float32(gain)
     blurred = np.asarray(cv2.GaussianBlur(image, (0, 0), 2.5), np.float32)
-    assert sharpness(image) > 2 * sharpness(blurred)
-    assert bad(check_light(blurred)) == {FaultKind.BLURRED}
+    assert sharpness(Look.at(image)) > 2 * sharpness(Look.at(blurred))
+    assert bad(check_light(Look.at(blurred))) == {FaultKind.BLURRED}
 
 
 def test_black_and_white_images_are_not_called_blurred(rng: np.random.Generator) -> None:
-    assert bad(check_light(rng.uniform(0, 6, (64, 64)).astype(np.float32))) == {FaultKind.DARK}
-    assert bad(check_light(np.full((64, 64), 255, np.float32))) == {FaultKind.SATURATED}
+    assert bad(check_light(Look.at(rng.uniform(0, 6, (64, 64)).astype(np.float32)))) == {FaultKind.DARK}
+    assert bad(check_light(Look.at(np.full((64, 64), 255, np.float32)))) == {FaultKind.SATURATED}
 
 
 def test_a_night_image_with_one_lamp_is_not_dark(rng: np.random.Generator) -> None:
     image = rng.uniform(0, 6, (64, 64)).astype(np.float32)
     image[:8, :8] = 200
-    assert FaultKind.DARK not in bad(check_light(image))
+    assert FaultKind.DARK not in bad(check_light(Look.at(image)))
 
 
 def test_repeated_bytes_are_frozen_and_noise_is_not(rng: np.random.Generator) -> None:
@@ -111,12 +124,47 @@ def test_a_patch_that_stands_still_in_a_moving_view_is_lost(rng: np.random.Gener
     most_clean, last_covered = 0, 0
     for n in range(60):
         image = scene(rng, shift=n * 5)
-        most_clean = max(most_clean, clean.look(image))
+        most_clean = max(most_clean, clean.look(Look.at(image)))
         if n >= 30:
             image = image.copy()
             image[32:112, 88:264] = 40 + rng.normal(0, 1, (80, 176))
-        last_covered = covered.look(image.astype(np.float32))
+        last_covered = covered.look(Look.at(image.astype(np.float32)))
     assert most_clean < 10 < last_covered
+
+
+def test_dirt_over_more_than_half_of_the_view_is_found_though_some_light_comes_through(
+    rng: np.random.Generator,
+) -> None:
+    watch, covered = PatchWatch(), []
+    for n in range(60):
+        image = scene(rng, shift=n * 5)
+        if n >= 30:
+            image[19:122, 53:299] = 0.1 * image[19:122, 53:299] + 0.9 * 40
+        covered.append(watch.look(Look.at(image)))
+    assert max(covered[:30]) == 0
+    assert min(covered[-10:]) > 40
+
+
+def test_a_lorry_that_passes_within_two_seconds_is_no_dirt(rng: np.random.Generator) -> None:
+    watch, latch = PatchWatch(), Latch(FaultKind.BLOCKED)
+    for n in range(60):
+        image = scene(rng, shift=n * 5)
+        left = max(0, 1200 - n * 40)  # its plain side is half as wide as the image; a look is a fifth of a second
+        image[16:112, left : left + 176] = 140 + rng.normal(0, 2, image[16:112, left : left + 176].shape)
+        if left == 0:
+            break
+        latch.update(Evidence(FaultKind.BLOCKED, watch.look(Look.at(image)) >= BLOCKED_PATCHES), n)
+        assert latch.fault is None
+
+
+@pytest.mark.parametrize("suspects", [(), ("CAM_BACK",)])
+def test_a_camera_under_suspicion_has_every_other_turn(suspects: tuple[str, ...]) -> None:
+    rig = synthetic_rig()
+    names = [sensor.name for sensor in rig.of(Modality.CAMERA)]
+    rounds = CalibrationRounds(rig, stride=1)
+    rounds._watches = {name: SimpleNamespace(is_suspect=name in suspects) for name in names}  # type: ignore[misc]
+    turns = [rounds._next() for _ in range(12)]
+    assert turns == (names * 2 if not suspects else [one for name in names for one in (name, "CAM_BACK")])
 
 
 def sweep(points: F32, index: int) -> LidarSweep:
@@ -176,9 +224,10 @@ def test_a_narrow_field_of_view_is_not_a_blocked_sector(rng: np.random.Generator
 def test_fog_fills_the_air_and_walls_do_not(rng: np.random.Generator) -> None:
     fog = rng.uniform(-10, 10, (20_000, 3)).astype(np.float32)
     wall = np.stack([np.full(5000, 5.0), rng.uniform(-9, 9, 5000), rng.uniform(0, 4, 5000)], 1).astype(np.float32)
-    assert air_share(fog, fog[:, 2]) > 0.7
-    assert air_share(wall, wall[:, 2]) < 0.15
-    assert air_share(wall[:0], wall[:0, 2]) == 0.0
+    up, ground = np.array([0, 0, 1], np.float32), np.float32(0.0)
+    assert air_share(fog, up, ground) > 0.7
+    assert air_share(wall, up, ground) < 0.15
+    assert air_share(wall[:0], up, ground) == 0.0
 
 
 def scan(points: F32, index: int) -> RadarScan:

@@ -99,6 +99,18 @@ def test_deaths_between_which_results_were_published_do_not_count(tmp_path: Path
     assert run(tmp_path, [-signal.SIGKILL] * 4, stand_still) == 1
 
 
+def test_a_result_of_any_vehicle_of_a_service_is_progress(tmp_path: Path) -> None:
+    for name in ("anna", "berta"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps({"run_id": name, "published": 0}))
+
+    def publish(count: int) -> None:
+        (tmp_path / "berta" / "run.json").write_text(json.dumps({"run_id": "berta", "published": count + 1}))
+
+    assert run(tmp_path, [-signal.SIGKILL] * 9 + [0], publish) == 0
+    assert run(tmp_path, [-signal.SIGKILL] * 4) == 1
+
+
 def test_a_command_must_keep_its_state() -> None:
     assert state_folder(("replay", "x", "--resume", "out/state")) == Path("out/state")
     assert state_folder(("replay", "--resume=out/state", "x")) == Path("out/state")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from perception.config.schema import ServiceConfig, SyncConfig
 from perception.core.clock import ManualClock
 from perception.core.errors import UsageError
+from perception.core.messages import AnyMessage
 from perception.core.ports import QueueItem, Source
 from perception.core.results import EndOfRun, PerceptionResult
 from perception.core.rig import SensorRig
@@ -77,6 +79,7 @@ def play(
     config: ServiceConfig | None = None,
     now_ns: int = NOW_NS,
     loop: bool = False,
+    replaces: bool = False,
 ) -> Iterator[RunSummary]:
     """`snapshots` gets the state as it lies on the disk after each result: what a death then would leave."""
 
@@ -94,7 +97,7 @@ def play(
             options=options or ReplayOptions(),
             on_result=keep,
             loop=loop,
-            resuming=Resuming(folder=state, within_s=10.0, clock=ManualClock(now_ns)),
+            resuming=Resuming(folder=state, within_s=10.0, clock=ManualClock(now_ns), replaces=replaces),
         )
     finally:
         state.close()
@@ -220,6 +223,58 @@ def test_a_live_run_that_was_away_for_long_is_closed_and_a_new_one_begins(drive:
     assert isinstance(end, EndOfRun)
     assert (end.run_id, end.count, end.reason) == (whole.end.run_id, 1, "failed: the service died")
     assert summary.end.run_id != whole.end.run_id
+
+
+def test_a_service_closes_the_run_of_something_else_and_begins_its_own(drive: MemorySource, tmp_path: Path) -> None:
+    snapshots = list[bytes]()
+    (whole,) = play(drive, LaggingQueue(), tmp_path, snapshots=snapshots)
+    (tmp_path / STATE_FILE).write_bytes(snapshots[3])
+    other = ServiceConfig(sync=SyncConfig(deadline_ms=77))
+    (summary,) = play(drive, queue := LaggingQueue(), tmp_path, config=other, replaces=True)
+    end = queue.items[0]
+    assert isinstance(end, EndOfRun)
+    assert (end.run_id, end.count, end.reason) == (whole.end.run_id, 4, "failed: the service died")
+    assert summary.end.run_id != whole.end.run_id
+    assert len(queue.results) == FRAMES
+
+
+class Endless(MemorySource):
+    """As a live source, it does not know its end."""
+
+    @property
+    def span_ns(self) -> None:
+        return None
+
+
+@pytest.mark.parametrize(("jump_s", "missed"), [(0, 4), (-100, 0), (100, 49)])
+def test_a_live_source_that_was_missed_is_counted_by_the_rate_of_its_reference_sensor(
+    drive: MemorySource, tmp_path: Path, jump_s: int, missed: int
+) -> None:
+    """Five frames after the last result the source is heard again, or its clock has jumped meanwhile."""
+    messages, live = list(drive.messages()), ReplayOptions(live=True)
+    times = references(drive)
+    before = [message for message in messages if message.capture_ns < times[4] - 20_000_000]
+    after = [message for message in messages if message.capture_ns > times[8] - 20_000_000]
+    snapshots = list[bytes]()
+    play_all(Endless(drive.rig, before), first := LaggingQueue(), tmp_path, snapshots=snapshots, options=live)
+    (tmp_path / STATE_FILE).write_bytes(snapshots[-1])
+    rest = LaggingQueue()
+    jumped = [shifted(message, jump_s * 1_000_000_000) for message in after]
+    play_all(Endless(drive.rig, jumped), rest, tmp_path, options=live, now_ns=NOW_NS + 5_000_000_000)
+    assert {item.run_id for item in rest.items} == {first.items[0].run_id}
+    assert rest.results[0].sequence == first.results[-1].sequence + 1
+    assert rest.results[0].provenance.restarts == {"service": 1}
+    unseen = round((times[8] - first.results[-1].reference_ns) * RATE_HZ / 1e9) - 1 if not jump_s else missed
+    assert rest.results[0].provenance.dropped.get("outage", 0) == pytest.approx(unseen, abs=bool(jump_s))
+
+
+def play_all(*arguments: Any, **named: Any) -> None:
+    for _ in play(*arguments, **named):
+        pass
+
+
+def shifted(message: AnyMessage, by_ns: int) -> AnyMessage:
+    return replace(message, capture_ns=message.capture_ns + by_ns, arrival_ns=message.arrival_ns + by_ns)
 
 
 def test_tracks_come_back_to_the_last_bit() -> None:

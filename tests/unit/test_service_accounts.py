@@ -91,8 +91,8 @@ def test_messages_runs_states_and_models_are_counted() -> None:
     metrics.ended("anna", summary("completed"))
     metrics.failed("anna", DriveError("broken"), 0.5)
     metrics.state("anna", VehicleState.WAITING)
-    metrics.model(ModelInfo(name="tiny", hash="1" * 16, trained=True), "local")
-    metrics.model(ModelInfo(name="small", hash="2" * 16, trained=False), "local")
+    metrics.model(ModelInfo(name="tiny", hash="1" * 16, trained=True), "local", "full")
+    metrics.model(ModelInfo(name="small", hash="2" * 16, trained=False), "local", "full")
     assert value(metrics, "perception_messages_total", vehicle="anna", sensor="ego") == 1
     assert value(metrics, "perception_runs_total", vehicle="anna", reason="completed") == 1
     assert value(metrics, "perception_runs_total", vehicle="anna", reason="failed") == 1
@@ -102,7 +102,9 @@ def test_messages_runs_states_and_models_are_counted() -> None:
     }
     assert states == {name.value: float(name is VehicleState.WAITING) for name in VehicleState}
     models = [line for line in metrics.render().decode().splitlines() if line.startswith("perception_model_info{")]
-    assert models == [f'perception_model_info{{hash="{"2" * 16}",name="small",placement="local",trained="false"}} 1.0']
+    assert models == [
+        f'perception_model_info{{hash="{"2" * 16}",name="small",placement="local",tier="full",trained="false"}} 1.0'
+    ]
     assert value(metrics, "perception_model_loads_total") == 2
 
 

@@ -52,10 +52,10 @@ class FakeService:
         self.told.append("start")
         return self.told.count("start") == 1
 
-    def replace_model(self, name: str) -> tuple[ModelInfo, ModelInfo]:
+    def replace_model(self, name: str, tier: str) -> tuple[ModelInfo, ModelInfo]:
         if self.problem is not None:
             raise self.problem
-        self.told.append(f"model {name}")
+        self.told.append(f"{tier} model {name}")
         return TINY, SMALL
 
     def shut_down(self) -> None:
@@ -111,6 +111,8 @@ def test_vehicles_are_started_stopped_and_drained(url: str, service: FakeService
 def test_a_model_is_replaced(url: str, service: FakeService) -> None:
     code, text = ask(f"{url}/model", {"name": "small"})
     assert (code, json.loads(text)) == (200, {"old": asdict(TINY), "new": asdict(SMALL)})
+    assert ask(f"{url}/model", {"name": "tiny", "tier": "small"})[0] == 200
+    assert service.told == ["full model small", "small model tiny"]
     service.problem = ModelError("no model is called 'huge'")
     assert ask(f"{url}/model", {"name": "huge"}) == (422, '{"error":"no model is called \'huge\'"}')
     service.problem = NotNowError("another model is being loaded")

@@ -5,15 +5,16 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from perception.config.schema import ModelChoice, ServiceConfig
+from perception.config.schema import ServiceConfig
 from perception.config.serving import ReconnectConfig, VehicleConfig
 from perception.core.errors import DriveError, EngineError, QueueError
 from perception.core.messages import AnyMessage
 from perception.core.ports import QueueItem, ResultQueue, Source
 from perception.core.results import EndOfRun, PerceptionResult
 from perception.core.rig import SensorRig
-from perception.runtime.service_engine import NotNowError, SharedEngine
+from perception.runtime.service_engine import NotNowError
 from perception.runtime.service_pools import OnePool
+from perception.runtime.service_tiers import SharedTiers
 from perception.runtime.service_vehicle import Vehicle
 from perception.runtime.service_watch import VehicleState, Watcher
 from perception.sources.memory import MemorySource
@@ -102,9 +103,9 @@ def make(
     heard: Watcher | None = None,
     engine: FakeEngine | None = None,
     loop: bool = False,
-) -> tuple[Vehicle, SharedEngine]:
+) -> tuple[Vehicle, SharedTiers]:
     engines = [engine or FakeEngine(), FakeEngine()]
-    shared = SharedEngine(lambda choice: OnePool(engines.pop(0)), ModelChoice())
+    shared = SharedTiers(lambda choice: OnePool(engines.pop(0)), ServiceConfig())
 
     def open_queue(settings: ServiceConfig) -> ResultQueue:
         return queue

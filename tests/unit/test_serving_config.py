@@ -52,6 +52,10 @@ def test_a_queue_that_is_told_to_wait_waits(tmp_path: Path) -> None:
         ({"vehicles": [{**ANNA, "sauce": 1}]}, r"vehicles\.0\.sauce: no such field; known here: format, loop, name"),
         ({"vehicles": [{**ANNA, "rate": 0}]}, r"vehicles\.0\.rate: "),
         ({"vehicles": [{**ANNA, "settings": {"model": {"name": "base"}}}]}, "model is shared by all vehicles"),
+        (
+            {"vehicles": [{**ANNA, "settings": {"ladder": {"small_model": "tiny"}}}]},
+            "small_model is shared by all vehicles",
+        ),
         ({"vehicles": [{**ANNA, "settings": {"runtime": {"threads": 1}}}]}, r"runtime\.threads is shared"),
         (
             {"vehicles": [{**ANNA, "settings": {"sync": {"deadlin_ms": 1}}}]},

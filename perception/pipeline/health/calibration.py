@@ -6,7 +6,7 @@ along a beam, at upright edges, which say nothing of up and down.
 """
 
 from collections import deque
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Final
 
 import cv2
@@ -15,11 +15,9 @@ from numpy.typing import NDArray
 
 from perception.core.faults import FaultKind
 from perception.core.geometry import invert, transform_points
-from perception.core.messages import LidarSweep
-from perception.core.motion import EgoMotion
+from perception.core.messages import LidarSweep, SweepMotion
 from perception.core.rig import Sensor
 from perception.pipeline.health.evidence import Evidence
-from perception.sync.compensation import sweep_at_reference
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -28,12 +26,14 @@ ANGLES_DEG: Final = np.arange(-5.0, 5.01, 0.5)
 """Angles to the left that are tried."""
 DRIFT_DEG: Final = 1.5
 """Reported from here on: 0.8 m at 30 m, a car's half width."""
-LOOKS: Final = 16
+LOOKS: Final = 10
 """Over which scores are averaged: single views have chance matches."""
-MIN_LOOKS: Final = 10
+MIN_LOOKS: Final = 6
+SUSPECT_LOOKS: Final = 2
+"""Where the last so many together favour a drift, it is worth while to look again soon."""
 SIGNIFICANT: Final = 4.0
 """By how many standard errors the best angle must beat the calibrated one."""
-MIN_STEPS: Final = 40
+MIN_STEPS: Final = 20
 """Depth steps without which a view says nothing."""
 STEP_M: Final = 0.6
 STEP_SHARE: Final = 0.1
@@ -43,6 +43,26 @@ BEAM_RAD: Final = 0.005
 RANGE_M: Final = (2.0, 60.0)
 EDGE_BLUR_SHARE: Final = 1 / 160
 """Width over which an edge attracts steps, as a share of the image's: about half a degree."""
+BESIDE_RAD: Final = 0.15
+"""Steps so far beside the image are looked at too: a camera that is turned may see them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Twist:
+    """How the ego moves: over ground in ego axes, and about its vertical. Constant for the tenth of a second between
+    an image and a sweep.
+    """
+
+    velocity_mps: tuple[float, float]
+    yaw_rate_radps: float
+
+    def move(self, points_m: F64, after_s: F64) -> F64:
+        """Points (N, 3), each in the ego frame `after_s` (N,) seconds after another moment, in the ego frame then."""
+        angle = self.yaw_rate_radps * after_s
+        sin, cos = np.sin(angle), np.cos(angle)
+        x, y, z = points_m.T
+        vx, vy = self.velocity_mps
+        return np.stack([cos * x - sin * y + vx * after_s, sin * x + cos * y + vy * after_s, z], axis=1)
 
 
 class DriftWatch:
@@ -55,28 +75,32 @@ class DriftWatch:
         self._ahead = camera_SE3_lidar[2, :3].astype(np.float32)
         self._ahead_m = np.float32(camera_SE3_lidar[2, 3])
         self._azimuth = np.float32(np.arctan2(-self._ahead[1], -self._ahead[0]))
+        self._cos_beside = np.float32(_cos_beside(camera))
         self._scores: deque[F64] = deque(maxlen=LOOKS)
 
-    def look(self, grey: F32, sweep: LidarSweep, motion: EgoMotion) -> Evidence | None:
-        """Compare an image (H, W) with a sweep; None where the view says nothing.
-
-        motion: of the ego, with the image's capture as its reference time.
-        """
+    def look(self, grey: F32, capture_ns: int, sweep: LidarSweep, twist: Twist) -> Evidence | None:
+        """Compare an image (H, W), captured at `capture_ns`, with a sweep; None where the view says nothing."""
         at = self._steps(sweep)
         if len(at) < MIN_STEPS:
             return None
-        offsets = None if sweep.point_offset_ns is None else sweep.point_offset_ns[at]
-        steps_only = replace(
-            sweep, points_m=sweep.points_m[at], intensity=sweep.intensity[at], point_offset_ns=offsets, ring=None
-        )
-        moved = sweep_at_reference(steps_only, self._lidar.ego_SE3_sensor, motion)
-        steps = transform_points(self._camera_SE3_ego, moved.points_ego_m.astype(np.float64))
-        scores = self._score(grey, steps)
+        after_ns = np.full(len(at), sweep.capture_ns - capture_ns)
+        if sweep.motion is SweepMotion.RAW and sweep.point_offset_ns is not None:
+            after_ns += sweep.point_offset_ns[at]
+        points_ego_m = transform_points(self._lidar.ego_SE3_sensor, sweep.points_m[at].astype(np.float64))
+        scores = self._score(grey, transform_points(self._camera_SE3_ego, twist.move(points_ego_m, after_ns / 1e9)))
         spread = float(scores.std())
         if spread < 1e-6:
             return None
         self._scores.append((scores - scores.mean()) / spread)
         return self._judge() if len(self._scores) >= MIN_LOOKS else None
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether the last looks favour an angle that would be reported; chance does so now and then."""
+        if len(self._scores) < SUSPECT_LOOKS:
+            return False
+        mean = np.mean([self._scores[-1 - n] for n in range(SUSPECT_LOOKS)], axis=0)
+        return bool(abs(ANGLES_DEG[int(np.argmax(mean))]) >= DRIFT_DEG)
 
     def _judge(self) -> Evidence:
         table = np.array(self._scores)
@@ -84,7 +108,7 @@ class DriftWatch:
         gain = table[:, best] - table[:, len(ANGLES_DEG) // 2]
         error = float(gain.std()) / np.sqrt(len(gain)) + 1e-9
         angle_deg, strength = float(ANGLES_DEG[best]), float(gain.mean()) / error
-        is_bad = abs(angle_deg) >= DRIFT_DEG and strength > SIGNIFICANT
+        is_bad = bool(abs(angle_deg) >= DRIFT_DEG and strength > SIGNIFICANT)
         return Evidence(FaultKind.MISCALIBRATED, is_bad, f"looks {angle_deg:+.1f} deg to the left of its calibration")
 
     def _steps(self, sweep: LidarSweep) -> NDArray[np.int64]:
@@ -95,8 +119,8 @@ class DriftWatch:
         """
         depth_m = sweep.points_m @ self._ahead + self._ahead_m
         x, y, z = sweep.points_m.T
-        flat_m = np.hypot(x, y)
-        rows = np.flatnonzero((depth_m > 0.3 * flat_m) & (flat_m > RANGE_M[0]) & (flat_m < RANGE_M[1]))
+        flat_m = np.sqrt(x * x + y * y)
+        rows = np.flatnonzero((depth_m > self._cos_beside * flat_m) & (flat_m > RANGE_M[0]) & (flat_m < RANGE_M[1]))
         if len(rows) < MIN_STEPS:
             return rows[:0]
         flat_m = flat_m[rows]
@@ -132,3 +156,13 @@ class DriftWatch:
         found = np.where(is_visible, edges[rows.astype(np.int64), columns.astype(np.int64)], 0.0)
         seen = is_visible.reshape(len(ANGLES_DEG), -1).sum(axis=1)
         return np.asarray(found.reshape(len(ANGLES_DEG), -1).sum(axis=1) / np.maximum(seen, 1), dtype=np.float64)
+
+
+def _cos_beside(camera: Sensor) -> float:
+    """Cosine of the angle to the optical axis up to which steps are looked at; 0.3 for a camera that sees further."""
+    optics = camera.camera
+    assert optics is not None
+    middle = (optics.height_px - 1) / 2
+    sides = optics.rays(np.array([[-0.5, middle], [optics.width_px - 0.5, middle]]))
+    angle = float(np.arctan2(np.abs(sides[:, 0]), sides[:, 2]).max()) + BESIDE_RAD
+    return max(0.3, float(np.cos(min(angle, np.pi / 2))))

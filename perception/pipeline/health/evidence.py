@@ -38,7 +38,7 @@ RULES: Final[dict[FaultKind, Rule]] = {
     FaultKind.BLOCKED: Rule(8, 6, Severity.WARNING),
     FaultKind.COLLAPSED: Rule(5, 5, Severity.ERROR),
     FaultKind.ATTENUATED: Rule(5, 10, Severity.WARNING),
-    FaultKind.MISCALIBRATED: Rule(3, 3, Severity.WARNING),
+    FaultKind.MISCALIBRATED: Rule(2, 3, Severity.WARNING),
     FaultKind.JITTERY: Rule(5, 10, Severity.WARNING),
     FaultKind.LATE: Rule(3, 5, Severity.WARNING),
     FaultKind.CLOCK: Rule(3, 5, Severity.ERROR),

@@ -12,8 +12,11 @@ from perception.pipeline.health.evidence import Evidence
 
 F64 = NDArray[np.float64]
 
-SAMPLED_POINTS: Final = 16_384
-"""Points looked at: sectors and shares do not need them all."""
+SECTOR_POINTS: Final = 4_096
+"""Points counted by sector: a hundred for each."""
+AIR_POINTS: Final = 16_384
+"""Points in which the air is looked at, with every `AIR_STRIDE`-th sweep: fog neither comes nor goes in a second."""
+AIR_STRIDE: Final = 2
 MIN_POINTS: Final = 50
 """Below, the sweep is empty: the ground alone gives any lidar more."""
 SECTORS: Final = 36
@@ -42,7 +45,7 @@ class LidarChecks:
         self._height_m = np.float32(ego_SE3_sensor[2, 3])
         self._last: LidarSweep | None = None
         self._usual: F64 | None = None
-        self._swept = 0
+        self._swept = self._looks = 0
 
     def check(self, sweep: LidarSweep) -> Iterator[Evidence]:
         count = len(sweep.points_m)
@@ -53,11 +56,12 @@ class LidarChecks:
         yield Evidence(FaultKind.DARK, is_empty, f"{count} points")
         if is_same or is_empty:
             return  # nothing to learn from
-        step = max(1, count // SAMPLED_POINTS)
-        points = sweep.points_m[::step]
-        yield from self._check_sectors(sector_counts(points) * step)
-        full = air_share(points, self._height_m + points @ self._up)
-        yield Evidence(FaultKind.ATTENUATED, full > AIR_CELLS_FULL, f"points in {full:.0%} of the air around")
+        thin = max(1, count // SECTOR_POINTS)
+        yield from self._check_sectors(sector_counts(sweep.points_m[::thin]) * thin)
+        self._looks += 1
+        if self._looks % AIR_STRIDE == 1:
+            full = air_share(sweep.points_m[:: max(1, count // AIR_POINTS)], self._up, self._height_m)
+            yield Evidence(FaultKind.ATTENUATED, full > AIR_CELLS_FULL, f"points in {full:.0%} of the air around")
 
     def _check_sectors(self, counts: F64) -> Iterator[Evidence]:
         if self._usual is None:
@@ -81,25 +85,28 @@ class LidarChecks:
 def sector_counts(points_m: NDArray[np.float32]) -> F64:
     """(36,) how many of the points (N, 3) of the lidar's own frame lie in each ten degrees of azimuth, from -180 on."""
     azimuth = np.arctan2(points_m[:, 1], points_m[:, 0])
-    index = ((azimuth + np.pi) * (SECTORS / (2 * np.pi))).astype(np.int64) % SECTORS
-    return np.bincount(index, minlength=SECTORS)[:SECTORS].astype(np.float64)
+    index = ((azimuth + np.float32(np.pi)) * np.float32(SECTORS / (2 * np.pi))).astype(np.int64) % SECTORS
+    return np.bincount(index, minlength=SECTORS).astype(np.float64)
 
 
-def air_share(points_m: NDArray[np.float32], height_m: NDArray[np.float32]) -> float:
-    """Share of cubic metres around the lidar that hold a point (N, 3). height_m: (N,) above the ego's ground.
+def air_share(points_m: NDArray[np.float32], up: NDArray[np.float32], lidar_m: np.float32) -> float:
+    """Share of cubic metres around the lidar that hold a point of (N, 3). up: (3,) the ego's vertical in the lidar's
+    frame; lidar_m: the lidar's height above the ego's ground.
 
     Scatter from fog fills the air evenly, while surfaces fill few cells, whatever the lidar's beams and intensities.
     """
     low, high = AIR_HEIGHT_M
     reach = AIR_RANGE_M[1]
-    distance = np.hypot(points_m[:, 0], points_m[:, 1])
-    near = (distance > AIR_RANGE_M[0]) & (distance < reach) & (height_m > low) & (height_m < high)
-    if not near.any():
-        return 0.0
+    height_m = points_m @ up + lidar_m
+    # The height first: it leaves out the ground, which is most of what is near.
+    kept = np.flatnonzero((height_m > low) & (height_m < high))
+    x, y = points_m[kept, :2].T
+    square = x * x + y * y
+    near = np.flatnonzero((square > AIR_RANGE_M[0] ** 2) & (square < reach**2))
     side, layers = round(2 * reach), round(high - low)
-    x, y = (np.floor(points_m[near, axis]).astype(np.int64) + side // 2 for axis in (0, 1))
-    z = np.minimum((height_m[near] - low).astype(np.int64), layers - 1)
-    held = np.bincount((x * side + y) * layers + z, minlength=side * side * layers) > 0
+    column, row = (np.floor(axis[near]).astype(np.int64) + side // 2 for axis in (x, y))
+    layer = np.minimum((height_m[kept[near]] - low).astype(np.int64), layers - 1)
+    held = np.bincount((column * side + row) * layers + layer, minlength=side * side * layers) > 0
     return float(held.sum() / (np.pi * (reach**2 - AIR_RANGE_M[0] ** 2) * layers))
 
 

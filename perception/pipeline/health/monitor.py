@@ -1,15 +1,17 @@
 """All detectors over a rig: takes each message once, tells each sensor's state and findings when a bundle closes."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Final
 
 from perception.config.schema import HealthConfig
 from perception.core.bundle import SensorBundle
 from perception.core.faults import FaultKind, SensorFault, Severity
-from perception.core.messages import AnyMessage, CameraFrame, LidarSweep, RadarScan, Unreadable
-from perception.core.motion import EgoMotion
+from perception.core.messages import AnyMessage, CameraFrame, EgoState, LidarSweep, RadarScan, Unreadable
+from perception.core.motion import EgoMotion, MotionSource
 from perception.core.results import SensorStatus
 from perception.core.rig import Modality, Sensor, SensorRig
+from perception.pipeline.health.calibration import Twist
 from perception.pipeline.health.calibration_rounds import CalibrationRounds
 from perception.pipeline.health.camera import CameraChecks
 from perception.pipeline.health.evidence import Evidence, Latch
@@ -21,7 +23,9 @@ ALIVE_PERIODS: Final = 5.0
 """A sensor unheard for so many nominal periods is not alive."""
 MIN_ALIVE_NS: Final = 500_000_000
 SPEED_EVERY_NS: Final = 500_000_000
-"""How often the ego's speed is asked for."""
+"""How often the ego's speed is estimated where the vehicle does not tell it."""
+TOLD_NS: Final = 100_000_000
+"""What the vehicle tells of itself holds for so long."""
 
 MotionAt = Callable[[int], EgoMotion]
 
@@ -37,6 +41,7 @@ class SensorHealth:
         self._rounds = (
             CalibrationRounds(rig, config.calibration_stride) if config.content and config.calibration else None
         )
+        self._told: EgoState | None = None
         self._speed_mps = 0.0
         self._speed_ns: int | None = None
         self._first_ns: int | None = None
@@ -45,6 +50,8 @@ class SensorHealth:
         """Take a message, before a bundle can use it."""
         if self._first_ns is None:
             self._first_ns = message.arrival_ns
+        if isinstance(message, EgoState) and message.velocity_mps is not None:
+            self._told = message
         if (watch := self._sensors.get(message.sensor)) is None:
             return
         watch.observe(message)
@@ -56,7 +63,7 @@ class SensorHealth:
                 self._rounds.add(message)
         elif isinstance(message, LidarSweep):
             watch.take(watch.lidar.check(message), message.capture_ns)
-            if self._rounds is not None and (found := self._rounds.look(message, self._motion_at)) is not None:
+            if self._rounds is not None and (found := self._rounds.look(message, self._twist_at)) is not None:
                 name, evidence = found
                 self._sensors[name].take([evidence], message.capture_ns)
         elif isinstance(message, RadarScan):
@@ -76,9 +83,32 @@ class SensorHealth:
         return tuple(name for name in bundle.hits if self._sensors[name].is_masked(self._mask))
 
     def _speed_at(self, capture_ns: int) -> float:
+        if (velocity := self._told_at(capture_ns)) is not None:
+            return math.hypot(*velocity)
         if self._speed_ns is None or abs(capture_ns - self._speed_ns) > SPEED_EVERY_NS:
             self._speed_mps, self._speed_ns = self._motion_at(capture_ns).speed_mps, capture_ns
         return self._speed_mps
+
+    def _twist_at(self, capture_ns: int) -> Twist | None:
+        """How the ego moves at a capture time, None where that is not known."""
+        velocity, yaw_rate_radps = self._told_at(capture_ns), self._told.yaw_rate_radps if self._told else None
+        if velocity is not None and yaw_rate_radps is not None:
+            return Twist(velocity_mps=velocity, yaw_rate_radps=yaw_rate_radps)
+        motion = self._motion_at(capture_ns)
+        if motion.source is MotionSource.NONE:
+            return None
+        vx, vy = motion.velocity_mps.tolist()
+        return Twist(velocity_mps=(vx, vy), yaw_rate_radps=motion.yaw_rate_radps)
+
+    def _told_at(self, capture_ns: int) -> tuple[float, float] | None:
+        """The velocity that the vehicle last told of itself, where that is not long ago: to estimate it takes a
+        millisecond.
+        """
+        told = self._told
+        if told is None or told.velocity_mps is None or abs(capture_ns - told.capture_ns) > TOLD_NS:
+            return None
+        vx, vy = told.velocity_mps.tolist()
+        return vx, vy
 
 
 class _SensorWatch:

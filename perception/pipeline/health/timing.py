@@ -27,6 +27,8 @@ class TimingWatch:
         self._arrivals: deque[int] = deque(maxlen=WINDOW)
         self._delays: deque[int] = deque(maxlen=WINDOW)
         self._cause = FaultKind.LATE
+        self.jitter_ns = 0
+        """Mean deviation of the arrivals from an even pace; messages that are missing do not count."""
 
     def observe(self, message: Message) -> Iterator[Evidence]:
         if self._captures and message.capture_ns == self._captures[-1]:
@@ -37,10 +39,10 @@ class TimingWatch:
             self._captures.clear()
         self._captures.append(message.capture_ns)
         self._arrivals.append(max(message.arrival_ns, self._arrivals[-1] if self._arrivals else message.arrival_ns))
+        self.jitter_ns = self._jitter_ns()
         if len(self._arrivals) == WINDOW:
-            jitter_ns = self.jitter_ns
-            is_jittery = jitter_ns > max(MIN_JITTER_NS, JITTERY_SHARE * self._period_ns)
-            yield Evidence(FaultKind.JITTERY, is_jittery, f"arrives {jitter_ns / 1e6:.0f} ms off an even pace")
+            is_jittery = self.jitter_ns > max(MIN_JITTER_NS, JITTERY_SHARE * self._period_ns)
+            yield Evidence(FaultKind.JITTERY, is_jittery, f"arrives {self.jitter_ns / 1e6:.0f} ms off an even pace")
 
     @property
     def frequency_hz(self) -> float:
@@ -48,9 +50,7 @@ class TimingWatch:
             return 0.0
         return round((len(self._captures) - 1) * 1e9 / (self._captures[-1] - self._captures[0]), 3)
 
-    @property
-    def jitter_ns(self) -> int:
-        """Mean deviation of the arrivals from an even pace; messages that are missing do not count."""
+    def _jitter_ns(self) -> int:
         if len(self._arrivals) < 3:
             return 0
         # Plain numbers: for a score of them numpy is ten times slower.
