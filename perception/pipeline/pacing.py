@@ -78,6 +78,11 @@ class Pace:
     def seconds_until(self, time_ns: int) -> float:
         return (time_ns - self.now_ns()) / 1e9 / self._rate
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether who steers asked for the end of the lap."""
+        return self._playback is not None and self._playback.is_cut
+
     def messages(self, idle: Idle = time.sleep) -> Iterator[AnyMessage]:
         """idle: called with the seconds that are left until the next message is due; may return earlier."""
         start_s, duration_s = self._options.start_s, self._options.duration_s

@@ -86,24 +86,8 @@ def run_drive(
             source, worker, config, run_id, on_result, options, reference_times, playback, decisions, on_decision, kept,
             interrupts,
         )  # fmt: skip
-        reason = "completed"
         try:
-            try:
-                lap.play(on_message)
-                if playback is not None and playback.is_cut:
-                    reason = "interrupted"
-            except KeyboardInterrupt:
-                reason = "interrupted"
-            is_finished = False
-            try:
-                with interrupts.held():
-                    lap.finish()
-                    lap.publisher.close()
-                    is_finished = True
-            except KeyboardInterrupt:
-                if not is_finished:
-                    raise
-                reason = "interrupted"
+            reason = lap.run(on_message)
         except BaseException:
             with contextlib.suppress(Exception):  # the error on its way says more than what follows from it
                 lap.publisher.close()
@@ -183,8 +167,31 @@ class _Lap:
             timeout_s=config.runtime.result_timeout_s,
         )
 
-    def play(self, on_message: Tap | None) -> None:
-        """Every message of the source."""
+    def run(self, on_message: Tap | None) -> str:
+        """Every message of the source, and what is open or under way at its end; the reason of the end.
+
+        An interrupt ends the reading, or is noted while the rest is worked off; another one raises KeyboardInterrupt.
+        """
+        reason = "completed"
+        try:
+            self._read(on_message)
+            if self.pace.is_cut:
+                reason = "interrupted"
+        except KeyboardInterrupt:
+            reason = "interrupted"
+        is_finished = False
+        try:
+            with self._interrupts.held():
+                self._finish()
+                self.publisher.close()
+                is_finished = True
+        except KeyboardInterrupt:
+            if not is_finished:
+                raise
+            reason = "interrupted"
+        return reason
+
+    def _read(self, on_message: Tap | None) -> None:
         for message in self.pace.messages(self._idle):
             if self._recorded is not None:
                 if self._recorded.is_over:
@@ -211,7 +218,7 @@ class _Lap:
             session.pass_over(message)
             self._carry_out([])
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         """The source has ended: what is open is closed, and what waits is worked on."""
         self._carry_out(self.session.flush())
         if self._recorded is not None:
