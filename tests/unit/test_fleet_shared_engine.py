@@ -97,9 +97,13 @@ def test_an_actor_that_forgot_is_an_engine_error(actor: InProcessActor) -> None:
 
         def fuse(self, *arguments: Any) -> "Future[Any]":
             self.fusions += 1
-            if self.fusions == 3:  # as after a restart
-                actor.loop.call_soon_threadsafe(actor.served._kept[self._session].clear)
+            if self.fusions == 3:  # as after a restart, with features that were sent before it
+                super().fuse(*arguments)
+                asyncio.run_coroutine_threadsafe(self.restart(), actor.loop)
             return super().fuse(*arguments)
+
+        async def restart(self) -> None:
+            actor.served._kept[self._session].clear()
 
     with pytest.raises(EngineError, match="restarted"):
         results_of(1, Forgets())
