@@ -12,7 +12,8 @@ from types import FrameType
 import click
 
 from perception.cli.main import EXIT_DONE, EXIT_FAILED
-from perception.config.serving import ServeConfig, load_serve_config
+from perception.cli.standby import Turn
+from perception.config.serving import LogConfig, ServeConfig, load_serve_config
 
 
 @click.command()
@@ -58,30 +59,43 @@ def serve(
 def _serve(config: ServeConfig, address: str | None) -> bool:
     """Whether everything was drained."""
     # Imported here: torch and Ray take seconds, which `--help` and `--check` need not wait for.
-    from perception.runtime.service import Service
+    from perception.runtime.service import Service, open_tiers
     from perception.runtime.service_http import ControlServer, listen
-    from perception.runtime.service_log import log, set_up_logging
+    from perception.runtime.service_log import log
     from perception.runtime.service_notify import notify
 
-    listener = listen(config.http)
-    handler = set_up_logging(config.logs)
+    turn = Turn()
+    with contextlib.ExitStack() as stack:
+        # A spare touches nothing that the process before it may still hold, until that is dead.
+        engine = stack.enter_context(open_tiers(config.service, address=address)) if turn.is_awaited else None
+        turn.wait()
+        listener = stack.enter_context(contextlib.closing(listen(config.http)))
+        stack.enter_context(_logging_to(config.logs))
+        service = Service(config, address=address, engine=engine)
+        stack.enter_context(_signals(service.shut_down))
+        server = stack.enter_context(contextlib.closing(ControlServer(service, config.http, listener)))
+        log(logging.INFO, "control endpoint listens", url=server.url)
+
+        def ready() -> None:
+            notify("READY=1")
+            log(logging.INFO, "service is ready", vehicles=[vehicle.name for vehicle in config.vehicles])
+
+        try:
+            return service.run(ready)
+        finally:
+            notify("STOPPING=1")
+
+
+@contextlib.contextmanager
+def _logging_to(config: LogConfig) -> Iterator[None]:
+    from perception.runtime.service_log import set_up_logging
+
+    handler = set_up_logging(config)
     try:
-        service = Service(config, address=address)
-        with _signals(service.shut_down), contextlib.closing(ControlServer(service, config.http, listener)) as server:
-            log(logging.INFO, "control endpoint listens", url=server.url)
-
-            def ready() -> None:
-                notify("READY=1")
-                log(logging.INFO, "service is ready", vehicles=[vehicle.name for vehicle in config.vehicles])
-
-            try:
-                return service.run(ready)
-            finally:
-                notify("STOPPING=1")
+        yield
     finally:
         logging.getLogger().removeHandler(handler)
         handler.close()
-        listener.close()
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from perception.cli.display import ReplayDisplay, open_display
 from perception.cli.main import EXIT_DONE, EXIT_FAILED, EXIT_LOSSES
 from perception.cli.options import output_options, service_config, service_options
 from perception.cli.recording import open_recorder, rotation_of
+from perception.cli.standby import Turn
 from perception.config.schema import ServiceConfig
 from perception.core.bundle import DropCause
 from perception.core.clock import SystemClock
@@ -37,6 +38,7 @@ LOSSES = frozenset(
         DropCause.UNREADABLE,
         DropCause.MASKED,
         DropCause.OVERLOAD,
+        DropCause.UNREAD,
         DropCause.OVERFLOW,
         DropCause.LATE,
         DropCause.OUTAGE,
@@ -136,11 +138,15 @@ def run_service(
     resume: the folder that keeps the run's state, and from which it goes on if it holds one that is not complete.
     Raises what source, recorders, queue and engine raise.
     """
+    turn = Turn()
     with contextlib.ExitStack() as stack:
+        # A spare touches nothing that the process before it may still hold, until that is dead.
+        ready = stack.enter_context(open_engine(run.config, address=run.address)) if turn.is_awaited else None
+        turn.wait()
         resuming = stack.enter_context(_open_state(run, resume))
         display = stack.enter_context(open_display(source, as_json=run.as_json, quiet=run.quiet))
         recorders = stack.enter_context(_open_recorders(source, run, video))
-        queue, engine = stack.enter_context(open_service(run))
+        queue, engine = stack.enter_context(open_service(run, ready))
         display.started(engine, run.config)
         if run.wait_for_consumer:
             _await_consumer(queue, display)
@@ -155,14 +161,12 @@ def run_service(
 
 
 @contextlib.contextmanager
-def open_service(run: RunOptions) -> Iterator[tuple[ResultQueue, Engine]]:
-    """The queue that results go to and the engine that makes them."""
+def open_service(run: RunOptions, engine: Engine | None = None) -> Iterator[tuple[ResultQueue, Engine]]:
+    """The queue that results go to and the engine that makes them; `engine` where it is open already."""
     config = run.config
-    with (
-        contextlib.closing(open_queue(config.queue.url, config.queue)) as queue,
-        open_engine(config, address=run.address) as engine,
-    ):
-        yield queue, engine
+    with contextlib.ExitStack() as stack:
+        queue = stack.enter_context(contextlib.closing(open_queue(config.queue.url, config.queue)))
+        yield queue, engine or stack.enter_context(open_engine(config, address=run.address))
 
 
 def exit_code(summary: RunSummary) -> int:

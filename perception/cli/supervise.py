@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,10 +14,17 @@ from pathlib import Path
 import click
 
 from perception.cli.main import EXIT_FAILED
+from perception.cli.standby import VARIABLE, Spare
 from perception.core.errors import UsageError
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
 STATE_FILE = "run.json"  # not imported: the supervisor is a few megabytes, without numpy and torch
+WITH_STANDBY = ("replay", "serve")
+LOOK_S = 0.5
+"""How often the supervisor looks whether the command got so far that a spare can be started without disturbing it."""
+
+Start = Callable[[tuple[str, ...], int | None], "subprocess.Popen[bytes]"]
+"""Starts the command; the file that it waits for its turn on, None where it begins at once."""
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -27,17 +35,24 @@ STATE_FILE = "run.json"  # not imported: the supervisor is a few megabytes, with
 @click.option(
     "--within", "within_s", type=click.FloatRange(min=0, min_open=True), default=300.0, show_default=True, metavar="S"
 )
+@click.option(
+    "--standby", is_flag=True, help="Keep a second process that has loaded everything, to take over at once; costs the "
+    "memory of one. For replay and serve.",
+)  # fmt: skip
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
 @click.pass_context
-def supervise(ctx: click.Context, *, restarts: int, within_s: float, command: tuple[str, ...]) -> None:
+def supervise(ctx: click.Context, *, restarts: int, within_s: float, standby: bool, command: tuple[str, ...]) -> None:
     """Run `perception COMMAND...`, which must have `--resume DIR`, and start it again whenever a signal ends it.
 
     A command that ends by itself, well or with an error, is not started again. Ctrl-C and SIGTERM are handed on.
 
     Examples: perception supervise replay DRIVE --queue nats://127.0.0.1:4222/results --resume out/state;
-    perception supervise serve CONFIG --resume out/state
+    perception supervise --standby serve CONFIG --resume out/state
     """
-    supervisor = Supervisor(command, state_folder(command), restarts=restarts, within_s=within_s)
+    folder = state_folder(command)
+    if standby and command[0] not in WITH_STANDBY:
+        raise UsageError(f"--standby: {command[0]} cannot wait for its turn; {' and '.join(WITH_STANDBY)} can")
+    supervisor = Supervisor(command, folder, restarts=restarts, within_s=within_s, standby=standby)
     ctx.exit(supervisor.run())
 
 
@@ -54,7 +69,8 @@ def state_folder(command: tuple[str, ...]) -> Path:
 class Supervisor:
     """Runs a command until it ends by itself.
 
-    `start` begins the command; `now_s` is a monotonic clock, `sleep` waits.
+    standby: keep a spare that has loaded everything, once the command has published something. `now_s` is a monotonic
+    clock, `sleep` waits.
     """
 
     def __init__(
@@ -64,15 +80,17 @@ class Supervisor:
         *,
         restarts: int,
         within_s: float,
-        start: Callable[[tuple[str, ...]], "subprocess.Popen[bytes]"] | None = None,
+        standby: bool = False,
+        start: Start | None = None,
         now_s: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._command, self._folder = command, folder
-        self._restarts, self._within_s = restarts, within_s
+        self._restarts, self._within_s, self._standby = restarts, within_s, standby
         self._start, self._now_s, self._sleep = start or _start, now_s, sleep
         self._recent: deque[float] = deque()
         self._child: subprocess.Popen[bytes] | None = None
+        self._spare: Spare | None = None
         self._stopped_by: int | None = None
 
     def run(self) -> int:
@@ -81,8 +99,8 @@ class Supervisor:
         try:
             while self._stopped_by is None:
                 found = self._read_state()
-                self._child = self._start(self._command)
-                code = self._child.wait()
+                self._child = self._take_spare() or self._start(self._command, None)
+                code = self._wait(self._child, found)
                 if code >= 0:
                     return code
                 if self._stopped_by is None and not self._may_restart(
@@ -91,8 +109,29 @@ class Supervisor:
                     break
             return EXIT_FAILED
         finally:
+            if self._spare is not None:
+                self._spare.dismiss()
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def _wait(self, child: "subprocess.Popen[bytes]", found: "State") -> int:
+        """Wait for the child's end; start a spare once it has gone on from the state that it `found`."""
+        while self._standby and self._spare is None and self._stopped_by is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return child.wait(LOOK_S)
+            if self._read_state() != found:
+                self._spare = Spare(lambda turn: self._start(self._command, turn))
+        return child.wait()
+
+    def _take_spare(self) -> "subprocess.Popen[bytes] | None":
+        """The spare, told to begin; None where there is none, or it died while it waited."""
+        spare, self._spare = self._spare, None
+        if spare is None:
+            return None
+        if spare.is_alive:
+            return spare.begin()
+        spare.dismiss()
+        return None
 
     def _may_restart(self, by: str, *, has_progressed: bool) -> bool:
         now_s = self._now_s()
@@ -106,11 +145,12 @@ class Supervisor:
             return False
         pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (len(self._recent) - 1)) if self._recent else 0.0
         self._recent.append(now_s)
-        click.echo(f"{self._command[0]} was killed ({by}); starting it again in {pause_s:g} s", err=True)
+        how = "the spare takes over" if self._spare is not None and self._spare.is_alive else "starting it again"
+        click.echo(f"{self._command[0]} was killed ({by}); {how} in {pause_s:g} s", err=True)
         self._sleep(pause_s)
         return True
 
-    def _read_state(self) -> dict[Path, tuple[object, object]]:
+    def _read_state(self) -> "State":
         """Which runs there are (a service has one for each vehicle), and how many results each has published."""
         found = {}
         for file in (self._folder / STATE_FILE, *sorted(self._folder.glob(f"*/{STATE_FILE}"))):
@@ -125,7 +165,17 @@ class Supervisor:
             self._child.send_signal(number)
 
 
-def _start(command: tuple[str, ...]) -> "subprocess.Popen[bytes]":
+State = dict[Path, tuple[object, object]]
+"""Run id and number of published results, by the file that says so."""
+
+
+def _start(command: tuple[str, ...], turn: int | None) -> "subprocess.Popen[bytes]":
     program = "from perception.cli.main import main; main()"
+    environment = dict(os.environ) if turn is None else {**os.environ, VARIABLE: f"{turn}"}
     # A session of its own: Ctrl-C reaches it through us, once.
-    return subprocess.Popen([sys.executable, "-c", program, *command], start_new_session=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *command],
+        start_new_session=True,
+        env=environment,
+        pass_fds=() if turn is None else (turn,),
+    )

@@ -133,8 +133,8 @@ class Session:
     def pass_over(self, message: AnyMessage) -> None:
         """A sensor's message was read too late to be of use."""
         self.taken += 1
-        self.ledger.lost(message.sensor, DropCause.OVERLOAD)
-        self._dropped[DropCause.OVERLOAD.value] += 1
+        self.ledger.lost(message.sensor, DropCause.UNREAD)
+        self._dropped[DropCause.UNREAD.value] += 1
 
     def flush(self) -> list[Draft]:
         """No more messages come: the bundles that were open."""

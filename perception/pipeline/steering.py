@@ -12,6 +12,8 @@ from perception.pipeline.deadlines import Fate
 from perception.pipeline.frames import Draft
 from perception.pipeline.ladder import FULL, Ladder, Rung
 
+_BEHIND = (DropCause.OVERLOAD.value, DropCause.UNREAD.value)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Order:
@@ -129,5 +131,5 @@ class NewestWins:
         self._ladder.observe(
             slack_ns=frame.bundle.reference_ns + self._budget_ns - outcome.published_at,
             budget_ns=self._budget_ns,
-            is_overloaded=outcome.fate is not Fate.PUBLISHED or bool(frame.dropped[DropCause.OVERLOAD.value]),
+            is_overloaded=outcome.fate is not Fate.PUBLISHED or any(frame.dropped[cause] for cause in _BEHIND),
         )

@@ -127,7 +127,7 @@ def sustained_hz(stand: Stand, plan: LivePlan) -> tuple[float, list[dict[str, An
         hz = round(hz, 2)
         stand.tell(f"trying {hz:g} Hz")
         run = stand.run(hz, plan.trial_s)
-        dropped = run.summary.dropped["overload"]
+        dropped = run.summary.dropped["overload"] + run.summary.dropped["unread"]
         tried.append({"hz": hz, "dropped": dropped, "latency_ms": spread(run.stages_ms["latency"][WARM_FRAMES:])})
         if not dropped or hz * SLOWER < LEAST_HZ:
             return hz, tried

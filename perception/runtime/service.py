@@ -53,11 +53,12 @@ class ServiceStatus:
 class Service:
     """Runs the vehicles of `config` from `run` to `shut_down`. All methods but `run` may be called by any thread."""
 
-    def __init__(self, config: ServeConfig, *, address: str | None = None) -> None:
-        """Raises ConfigError where a trace cannot be written."""
+    def __init__(self, config: ServeConfig, *, address: str | None = None, engine: SharedTiers | None = None) -> None:
+        """engine: one that is open already (`open_tiers`). Raises ConfigError where a trace cannot be written."""
         self.config = config
         self.metrics = ServiceMetrics()
         self._address = address
+        self._given = engine
         self._watcher: Watcher = Watchers([self.metrics, ServiceLog(), *_traces(config.traces)])
         self._ends = threading.Event()
         self._engine: SharedTiers | None = None
@@ -74,10 +75,7 @@ class Service:
         with contextlib.ExitStack() as stack:
             stack.callback(self._watcher.close)
             folders = self._open_folders(stack)
-            start = stack.enter_context(pool_starter(self.config.service.runtime, address=self._address))
-            if self._ends.is_set():
-                return True
-            engine = stack.enter_context(contextlib.closing(SharedTiers(start, self.config.service)))
+            engine = self._given or stack.enter_context(open_tiers(self.config.service, address=self._address))
             if self._ends.is_set():  # while it was loaded
                 return True
             self._begin(engine, folders)
@@ -192,6 +190,19 @@ class Service:
             name: Depths(frames=vehicle.status.frames_under_way, waiting=_waiting(vehicle.queue))
             for name, vehicle in self._vehicles.items()
         }
+
+
+@contextlib.contextmanager
+def open_tiers(config: ServiceConfig, *, address: str | None = None) -> Iterator[SharedTiers]:
+    """The engine that all vehicles share, with Ray around it where it needs one, for the length of a `with` block.
+
+    Raises ModelError for an unknown or unfit model, EngineError where Ray or its actors do not start.
+    """
+    with (
+        pool_starter(config.runtime, address=address) as start,
+        contextlib.closing(SharedTiers(start, config)) as tiers,
+    ):
+        yield tiers
 
 
 def _traces(config: TraceConfig) -> list[Watcher]:

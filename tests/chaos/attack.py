@@ -39,14 +39,14 @@ def attack(
 ) -> dict[str, Any]:
     """Kill `kills` processes, `targets` in an order drawn from `seed`, and prove what came of it.
 
-    `undisturbed`: digests of a lap's results (`undisturbed_lap`), for a replay. Raises AssertionError where the service
-    does not come back.
+    A live service has a spare driver. `undisturbed`: digests of a lap's results (`undisturbed_lap`), for a
+    replay. Raises AssertionError where the service does not come back.
     """
     rng = random.Random(seed)
     folder.mkdir(parents=True, exist_ok=True)
     drive = folder / "drive.mcap"
     write_drive(drive, frames, seed=0)
-    crew = Crew(folder, drive, placement, [*(("--live",) if live else ()), *options])
+    crew = Crew(folder, drive, placement, [*(("--live",) if live else ()), *options], standby=live)
     book = Book(crew.book)
     times: dict[str, list[float]] = defaultdict(list)
     order = [targets[i % len(targets)] for i in range(kills)]
@@ -71,7 +71,7 @@ def attack(
         "placement": placement,
         "mode": "live" if live else "replay",
         "kills": dict(sorted(Counter({target: len(when) for target, when in times.items()}).items())),
-        "service_restarts": crew.log.read_text().count("starting it again"),
+        "service_restarts": crew.log.read_text().count("replay was killed"),
         "exit_code": code,
     }
     again = crew.book.with_suffix(".again")

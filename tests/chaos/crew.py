@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from perception.pipeline.run_state import LOCK_FILE
 from tests.contract.brokers import NatsServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,16 +21,21 @@ class Crew:
     """A broker with its data on disk, a supervised replay in a loop, and a consumer in a durable group.
 
     `placement`: `local` has no engine processes. The service restarts driver and engine, the crew broker and consumer.
+    standby: the supervisor keeps a spare driver.
     """
 
-    def __init__(self, folder: Path, drive: Path, placement: str, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, drive: Path, placement: str, options: Sequence[str] = (), *, standby: bool = False
+    ) -> None:
         self.book = folder / "book"
         self.log = folder / "driver.log"
         self.server = NatsServer(folder)
+        self._state = folder / "state"
+        self._supervise = ("supervise", "--restarts", "20", *(("--standby",) if standby else ()))
         self.url = f"nats://127.0.0.1:{self.server.port}/chaos"
         self._options = (
             "replay", str(drive), "--loop", "--json", "--queue", self.url, "--placement", placement,
-            "--resume", str(folder / "state"), "--set", "model.score_threshold=0.0", "--set", "runtime.threads=1",
+            "--resume", str(self._state), "--set", "model.score_threshold=0.0", "--set", "runtime.threads=1",
             "--set", "runtime.supervision.silent_after_s=4", *options,
         )  # fmt: skip
         self._supervisor: subprocess.Popen[bytes] | None = None
@@ -38,7 +44,7 @@ class Crew:
     def start(self) -> None:
         self.server.start()
         self._start_consumer()
-        command = ["-c", "from perception.cli.main import main; main()", "supervise", "--restarts", "20"]
+        command = ["-c", "from perception.cli.main import main; main()", *self._supervise]
         with self.log.open("ab") as log:
             self._supervisor = subprocess.Popen(
                 [sys.executable, *command, *self._options], cwd=ROOT, env=_environment(), stdout=log, stderr=log
@@ -96,16 +102,24 @@ class Crew:
         )
 
     def _drivers(self) -> list[int]:
+        """The child that works on the run: a spare does not hold its lock."""
         assert self._supervisor is not None
-        return [child.pid for child in psutil.Process(self._supervisor.pid).children()]
+        lock = str(self._state / LOCK_FILE)
+        found = []
+        for child in psutil.Process(self._supervisor.pid).children():
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                if any(file.path == lock for file in child.open_files()):
+                    found.append(child.pid)
+        return found
 
     def _engines(self) -> list[int]:
-        assert self._supervisor is not None
         found = []
-        for child in psutil.Process(self._supervisor.pid).children(recursive=True):
+        for driver in self._drivers():
             with suppress(psutil.NoSuchProcess):
-                if child.cmdline()[:1] and child.cmdline()[0].startswith("ray::StageWorker"):
-                    found.append(child.pid)
+                for child in psutil.Process(driver).children(recursive=True):
+                    with suppress(psutil.NoSuchProcess):
+                        if child.cmdline()[:1] and child.cmdline()[0].startswith("ray::StageWorker"):
+                            found.append(child.pid)
         return sorted(found)
 
 

@@ -51,16 +51,19 @@ def account(entries: Sequence[Entry], undisturbed: Sequence[str]) -> dict[str, A
 def live_account(entries: Sequence[Entry], summaries: Sequence[Mapping[str, Any]], frames: int) -> dict[str, Any]:
     """What came of the frames of live laps: `summaries` are the accounts that the driver printed at the end of each.
 
-    unaccounted: frames of complete laps that were neither published nor counted as dropped. holes: numbers of published
-    results that no consumer got.
+    unaccounted: frames of complete laps that were neither published nor counted as dropped; a frame whose sweep was not
+    read in time is no frame, and among the messages that count as `unread`. holes: numbers of published results that no
+    consumer got.
     """
     laps = {summary["run_id"]: summary for summary in summaries if summary["reason"] == "completed"}
-    unaccounted = holes = outage = overload = 0
+    unaccounted = holes = outage = overload = unread = 0
     for run_id, lap in laps.items():
         dropped = lap["dropped"]
         outage += dropped.get("outage", 0)
         overload += dropped.get("overload", 0)
-        unaccounted += frames - lap["frames"] - dropped.get("outage", 0) - dropped.get("overload", 0)
+        unread += dropped.get("unread", 0)
+        missing = frames - lap["frames"] - dropped.get("outage", 0) - dropped.get("overload", 0)
+        unaccounted += missing if missing < 0 else max(0, missing - dropped.get("unread", 0))
         got = {entry.sequence for entry in entries if entry.run_id == run_id and entry.sequence is not None}
         holes += lap["frames"] - len(got)
     results = [(entry.run_id, entry.sequence) for entry in entries if entry.sequence is not None]
@@ -70,6 +73,7 @@ def live_account(entries: Sequence[Entry], summaries: Sequence[Mapping[str, Any]
         "doubled": len(results) - len(set(results)),
         "dropped_outage": outage,
         "dropped_overload": overload,
+        "messages_unread": unread,
         "unaccounted": unaccounted,
         "holes": holes,
     }

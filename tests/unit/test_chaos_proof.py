@@ -49,6 +49,9 @@ def test_live_frames_are_accounted_for() -> None:
     good = live_account(book, [lap], 4)
     assert (good["unaccounted"], good["holes"], good["doubled"]) == (0, 0, 0)
     assert live_account(book, [lap], 5)["unaccounted"] == 1
+    assert live_account(book, [lap], 3)["unaccounted"] == -1
+    late = lap | {"dropped": {**lap["dropped"], "unread": 4}}
+    assert [live_account(book, [late], frames)["unaccounted"] for frames in (3, 5, 8, 9)] == [-1, 0, 0, 1]
     assert live_account(book[:1], [lap], 4)["holes"] == 1
     assert live_account([*book, book[1]], [lap], 4)["doubled"] == 1
 

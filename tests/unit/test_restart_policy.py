@@ -1,15 +1,19 @@
 """When a lost engine process is replaced, when a killed command is started again, and when it is enough."""
 
 import json
+import os
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perception.cli.standby import VARIABLE, Turn
 from perception.cli.supervise import Supervisor, state_folder
 from perception.config.schema import SupervisionConfig
 from perception.core.errors import EngineError, UsageError
@@ -67,7 +71,7 @@ def run(folder: Path, codes: list[int], on_start: Callable[[int], None] = lambda
     """The exit code of a supervisor whose command ends with each of `codes` in turn; all of them must be needed."""
     clock, left = Clock(), list(codes)
 
-    def start(_: tuple[str, ...]) -> Any:
+    def start(_: tuple[str, ...], turn: int | None) -> Any:
         on_start(len(codes) - len(left))
         return cast("Any", Child(left.pop(0)))
 
@@ -116,3 +120,85 @@ def test_a_command_must_keep_its_state() -> None:
     assert state_folder(("replay", "--resume=out/state", "x")) == Path("out/state")
     with pytest.raises(UsageError, match="--resume DIR"):
         state_folder(("replay", "x"))
+
+
+class Publisher(Child):
+    """A child that publishes while it is waited for, and ends after a while; as a spare it waits for its turn first."""
+
+    def __init__(self, folder: Path, turn: int | None, code: int) -> None:
+        super().__init__(code)
+        self._folder = folder
+        self._turn = None if turn is None else os.dup(turn)
+        self.was_told: bytes | None = None
+        self._published = 0
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self._turn is not None:
+            self.was_told = os.read(self._turn, 1)
+            os.close(self._turn)
+            self._turn = None
+        if timeout is not None and self.was_told != b"":
+            self._published += 1
+            (self._folder / "run.json").write_text(json.dumps({"run_id": f"{id(self)}", "published": self._published}))
+            raise subprocess.TimeoutExpired("replay", timeout)
+        return self._code
+
+    def poll(self) -> int | None:
+        return None if self._turn is not None else self._code
+
+
+class Corpse(Publisher):
+    """A spare that died while it waited."""
+
+    def poll(self) -> int | None:
+        return -signal.SIGKILL
+
+
+def supervise(folder: Path, codes: list[int], spare: type[Publisher] = Publisher) -> list[Publisher]:
+    """The children of a supervisor with a spare, in the order in which they were started."""
+    children: list[Publisher] = []
+
+    def start(_: tuple[str, ...], turn: int | None) -> Any:
+        kind = Publisher if turn is None else spare
+        children.append(kind(folder, turn, codes[len(children)]))
+        return children[-1]
+
+    clock = Clock()
+    supervisor = Supervisor(
+        ("replay",), folder, restarts=3, within_s=300.0, standby=True, start=start, now_s=clock, sleep=clock.sleep
+    )
+    assert supervisor.run() == codes[-2]
+    return children
+
+
+def test_a_spare_is_started_once_results_were_published_and_takes_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    children = supervise(tmp_path, [-signal.SIGKILL, 0, 0])
+    assert [child.was_told for child in children] == [None, b"\n", b""]  # the last one was sent home
+    assert "the spare takes over" in capsys.readouterr().err
+
+
+def test_a_spare_that_died_while_it_waited_is_not_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    children = supervise(tmp_path, [-signal.SIGKILL, -signal.SIGKILL, 0, 0], Corpse)
+    assert [child.was_told for child in children] == [None, b"", None, b""]
+    assert "starting it again" in capsys.readouterr().err
+
+
+def test_a_turn_comes_or_never_will(monkeypatch: pytest.MonkeyPatch) -> None:
+    Turn().wait()  # no spare: at once
+    for told, code in ((b"\n", None), (b"", 0)):
+        reading, writing = os.pipe()
+        monkeypatch.setenv(VARIABLE, f"{reading}")
+        turn = Turn()
+        assert turn.is_awaited
+        assert VARIABLE not in os.environ
+        os.write(writing, told)
+        os.close(writing)
+        if code is None:
+            turn.wait()
+            assert not turn.is_awaited
+        else:
+            with pytest.raises(click.exceptions.Exit) as ended:
+                turn.wait()
+            assert ended.value.exit_code == code
