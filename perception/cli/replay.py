@@ -22,6 +22,8 @@ from perception.sources.open import open_drive
 
 OWN = "the drive's own"
 """Stands for `--decisions` without a file."""
+LIVE_SILENT_AFTER_S = 1.0
+"""Live: an engine process that hangs is to be replaced within two seconds."""
 
 
 @click.command()
@@ -87,7 +89,7 @@ def replay(
         run = replace(run, config=run.config.model_copy(update={"sync": sync}))
     if live:
         rate = 1.0 if math.isinf(rate) else rate
-        run = replace(run, config=with_standby(never_waiting(run.config)))
+        run = replace(run, config=quick_to_replace(never_waiting(run.config)))
     if resume is not None and control is not None:
         raise UsageError("--resume and --control exclude each other: a run that was steered cannot be gone on with")
     options = ReplayOptions(rate=rate, start_s=start, duration_s=duration, live=live, strict=strict)
@@ -143,12 +145,12 @@ def _seconds_of(source: Source) -> float | None:
     return None if span is None else (span[1] - span[0]) / 1e9
 
 
-def with_standby(config: ServiceConfig) -> ServiceConfig:
-    """The settings with a spare engine process, so that to lose one costs little time, unless they say otherwise."""
+def quick_to_replace(config: ServiceConfig) -> ServiceConfig:
+    """The settings with a spare engine process and less patience with one that hangs, unless they say otherwise."""
     runtime = config.runtime
-    if "standby" in runtime.supervision.model_fields_set:
-        return config
-    supervision = runtime.supervision.model_copy(update={"standby": True})
+    wanted = {"standby": True, "silent_after_s": LIVE_SILENT_AFTER_S}
+    changes = {name: value for name, value in wanted.items() if name not in runtime.supervision.model_fields_set}
+    supervision = runtime.supervision.model_copy(update=changes)
     return config.model_copy(update={"runtime": runtime.model_copy(update={"supervision": supervision})})
 
 

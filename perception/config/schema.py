@@ -132,7 +132,7 @@ class SupervisionConfig(Settings):
     """How the engine's processes (placements `colocated` and `split`) are watched and replaced."""
 
     silent_after_s: PositiveFloat = 2.0
-    """A process that gives no sign of life for so long hangs: it is killed and replaced."""
+    """A process that gives no sign of life for so long hangs: it is killed and replaced. `--live`: 1 s."""
     work_timeout_s: PositiveFloat = 20.0
     """So does one that works on a single message or frame for so long."""
     standby: bool = False

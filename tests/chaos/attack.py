@@ -21,6 +21,8 @@ from tests.chaos.crew import Crew
 from tests.chaos.drive import write_drive
 from tests.chaos.proof import account, live_account, outages
 
+PATIENT = ("--set", "runtime.supervision.silent_after_s=4")
+"""A replay can wait; killing an engine that is only slow would cost time and prove nothing."""
 PATIENCE_S = 240.0
 """How long a service may take to come back, on a machine that does other things too."""
 
@@ -46,7 +48,7 @@ def attack(
     folder.mkdir(parents=True, exist_ok=True)
     drive = folder / "drive.mcap"
     write_drive(drive, frames, seed=0)
-    crew = Crew(folder, drive, placement, [*(("--live",) if live else ()), *options], standby=live)
+    crew = Crew(folder, drive, placement, [*(("--live",) if live else PATIENT), *options], standby=live)
     book = Book(crew.book)
     times: dict[str, list[float]] = defaultdict(list)
     order = [targets[i % len(targets)] for i in range(kills)]
@@ -86,7 +88,7 @@ def undisturbed_lap(folder: Path, *, placement: str, frames: int, options: Seque
     folder.mkdir(parents=True, exist_ok=True)
     drive = folder / "drive.mcap"
     write_drive(drive, frames, seed=0)
-    crew = Crew(folder, drive, placement, options)
+    crew = Crew(folder, drive, placement, [*PATIENT, *options])
     book = Book(crew.book)
     deadline_s = time.monotonic() + PATIENCE_S
     try:

@@ -36,7 +36,7 @@ class Crew:
         self._options = (
             "replay", str(drive), "--loop", "--json", "--queue", self.url, "--placement", placement,
             "--resume", str(self._state), "--set", "model.score_threshold=0.0", "--set", "runtime.threads=1",
-            "--set", "runtime.supervision.silent_after_s=4", *options,
+            *options,
         )  # fmt: skip
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._consumer: subprocess.Popen[bytes] | None = None
