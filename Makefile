@@ -4,7 +4,8 @@ TORCH ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(TORCH)
-PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Without compiling: what is never imported need not be, and the rest is compiled as it is imported.
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 TESTS ?=
 SOURCES := perception sim tests
 
