@@ -3,10 +3,11 @@
 import hashlib
 import json
 import socket
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import zenoh
 import zenoh.ext
@@ -14,7 +15,7 @@ import zenoh.ext
 from perception.core.messages import AnyMessage
 from perception.core.rig import SensorRig
 from perception.formats.ros_zenoh import GID_BYTES, Endpoint, Mark, endpoint_token, node_token, pack_mark
-from perception.recorders.ros_sensor_bag import INFO, logged, to_cdr, type_hash
+from perception.recorders.ros_sensor_bag import INFO, TRANSFORMS, logged, to_cdr, type_hash
 
 
 def free_port() -> int:
@@ -71,25 +72,34 @@ class Ros2Vehicle:
         found.sent += 1 + skips
         found.publisher.put(cdr, attachment=pack_mark(Mark(found.sent, time.time_ns(), found.gid)))
 
-    def play(self, rig: SensorRig, messages: Iterable[AnyMessage], *, rate: float = 1.0) -> None:
-        """Publish messages at their pace, stamped with the times at which they are published."""
+    def calibrate(self, rig: SensorRig, first: AnyMessage) -> None:
+        """Publish `/tf_static`, once. A `CameraInfo` comes with each image."""
+        for topic, kind, _, message in logged(rig, [first]):
+            if kind == TRANSFORMS:
+                self.put(topic, kind, to_cdr(kind, message))
+            elif kind == INFO:
+                self._infos[topic] = to_cdr(kind, message)
+
+    def play(self, rig: SensorRig, messages: Iterable[AnyMessage], *, only: Container[str] | None = None) -> None:
+        """Publish messages at their pace, stamped with the times at which they are published. only: these topics."""
         began_ns = time.time_ns()
         for topic, kind, log_ns, message in logged(rig, _restamped(messages, began_ns)):
-            wait_s = (log_ns - began_ns) / 1e9 / rate - (time.time_ns() - began_ns) / 1e9
-            time.sleep(max(0.0, wait_s))
-            if kind == INFO:
-                self._infos[topic] = to_cdr(kind, message)
-            else:
-                self.put(topic, kind, to_cdr(kind, message))
-            # A driver sends the calibration with each image.
+            if kind in (TRANSFORMS, INFO) or (only is not None and topic not in only):
+                continue
+            time.sleep(max(0.0, (log_ns - time.time_ns()) / 1e9))
+            self.put(topic, kind, to_cdr(kind, message))
             info = topic.replace("/image/compressed", "/camera_info")
             if info in self._infos:
                 self.put(info, INFO, self._infos[info])
 
+    def drive(self, rig: SensorRig, messages: Sequence[AnyMessage], *, only: Container[str] | None = None) -> "Drive":
+        """Play messages over and over in a thread, until it is stopped."""
+        return Drive(lambda: self.play(rig, messages, only=only))
+
     def leave(self, topic: str) -> None:
         """The publisher of a topic goes away."""
         gone = self._publishers.pop(topic)
-        gone.token.undeclare()
+        gone.token.undeclare()  # type: ignore[no-untyped-call]
         gone.publisher.undeclare()
 
     def close(self) -> None:
@@ -116,3 +126,24 @@ def _restamped(messages: Iterable[AnyMessage], began_ns: int) -> Iterable[AnyMes
     for message in messages:
         offset_ns = began_ns - message.arrival_ns if offset_ns is None else offset_ns
         yield replace(message, capture_ns=message.capture_ns + offset_ns, arrival_ns=message.arrival_ns + offset_ns)
+
+
+class Drive:
+    """Does `lap` again and again until the block ends."""
+
+    def __init__(self, lap: Callable[[], None]) -> None:
+        self._lap = lap
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            self._lap()

@@ -13,9 +13,9 @@ from perception.sources.rosbag_types import CAMERA_INFO, SENSOR_TYPES, TRANSFORM
 
 SETTLE_S: Final = 1.0
 """Topics that are announced so long after the last one are not waited for: nodes of one launch come together."""
-KEPT: Final = 4 * SAMPLES
+KEPT: Final = SAMPLES
 KEPT_TRANSFORMS: Final = 2000
-"""Records of a topic that are kept for the survey; of transforms more, as each may tell of another frame."""
+"""Records of a topic that are kept: no more than the survey looks at; of transforms, each may tell of another frame."""
 
 
 class Opening:
