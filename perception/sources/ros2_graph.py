@@ -100,8 +100,8 @@ class Graph:
         """End the subscriptions of all other topics."""
         for name in [name for name in self._subscriptions if name not in topics]:
             subscription = self._subscriptions.pop(name)
-            subscription.subscriber.undeclare()
-            subscription.token.undeclare()
+            subscription.subscriber.undeclare()  # type: ignore[no-untyped-call]
+            subscription.token.undeclare()  # type: ignore[no-untyped-call]
 
     def deserted_s(self, topics: Collection[str]) -> float:
         """For how long none of `topics` has had a publisher; 0 while one has."""
