@@ -1,4 +1,4 @@
-"""The topics of a ROS 2 domain that sensors may be in, as `rmw_zenoh` shows them, and subscriptions to them.
+"""The topics of a ROS 2 domain, as `rmw_zenoh` shows them, and subscriptions to them.
 
 Publishers are known by their liveliness tokens. A subscription shows a token of its own, as one of ROS would: it is
 seen by `ros2 topic info`, and publishers that have other ways to send as well know that somebody takes messages as
@@ -23,7 +23,7 @@ from perception.formats.ros_zenoh import (
 )
 from perception.formats.zenoh_session import direct
 from perception.sources.rosbag_storage import Record
-from perception.sources.rosbag_types import CAMERA_INFO, TRANSFORMS, TYPES, type_hash
+from perception.sources.rosbag_types import CAMERA_INFO, TRANSFORMS, type_hash
 
 NODE = "perception"
 KEPT_TYPES = (TRANSFORMS, CAMERA_INFO)
@@ -113,7 +113,7 @@ class Graph:
     def _on_token(self, sample: zenoh.Sample) -> None:
         token = str(sample.key_expr)
         endpoint = read_publisher(token)
-        if endpoint is None or endpoint.type_name not in TYPES:
+        if endpoint is None:
             return
         with self.changed:
             is_new = endpoint.topic not in self._publishers

@@ -9,7 +9,7 @@ from perception.sources.ros2_graph import Graph
 from perception.sources.rosbag_storage import Record, Topic
 from perception.sources.rosbag_survey import SAMPLES
 from perception.sources.rosbag_topics import TopicsConfig
-from perception.sources.rosbag_types import CAMERA_INFO, SENSOR_TYPES, TRANSFORMS
+from perception.sources.rosbag_types import CAMERA_INFO, SENSOR_TYPES, TRANSFORMS, TYPES
 
 SETTLE_S: Final = 1.0
 """Topics that are announced so long after the last one are not waited for: nodes of one launch come together."""
@@ -57,8 +57,7 @@ class Opening:
         end_s, settled_s = now_s + wait_s, now_s + SETTLE_S
         while now_s < end_s and not (now_s >= settled_s and self._is_enough()):
             for name, endpoint in self._graph.endpoints.items():
-                if name not in self._topics:
-                    self._add(endpoint)
+                if name not in self._topics and self._add(endpoint):
                     settled_s = time.monotonic() + SETTLE_S
             with self._graph.changed:
                 self._graph.changed.wait(min(0.1, end_s - now_s))
@@ -72,13 +71,16 @@ class Opening:
                 kept.append(record)
             self._graph.changed.notify_all()
 
-    def _add(self, endpoint: Endpoint) -> None:
+    def _add(self, endpoint: Endpoint) -> bool:
+        """Whether it is listened to."""
         digest = "" if endpoint.type_hash == UNKNOWN_HASH else endpoint.type_hash
         self._topics[endpoint.topic] = Topic(name=endpoint.topic, type_name=endpoint.type_name, digest=digest)
-        if self._mapped and endpoint.type_name in SENSOR_TYPES and endpoint.topic not in self._mapped:
-            return
+        is_left_out = self._mapped and endpoint.type_name in SENSOR_TYPES and endpoint.topic not in self._mapped
+        if endpoint.type_name not in TYPES or is_left_out:
+            return False
         self._records[endpoint.topic] = []
         self._graph.subscribe(endpoint, lambda record, _: self.put(record))
+        return True
 
     def _is_enough(self) -> bool:
         with self._graph.changed:

@@ -11,7 +11,8 @@ from perception.formats.ros_zenoh import MAX_DOMAIN, ROUTER
 PREFIX: Final = "ros2:"
 OPTIONS: Final = ("domain", "topics", "wait")
 WAIT_S: Final = 5.0
-MAX_WAIT_S: Final = 600.0
+MAX_WAIT_S: Final = 60.0
+"""A service that ends waits for a source that is being opened."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -129,6 +129,10 @@ def test_what_is_wrong_is_explained(
             UsageError, match=r"topics\.yaml: sensor roof: no topic '/roof/points'; there are .*LIDAR_TOP"
         ):
             Ros2Source(f"{router}?domain={DOMAIN}&topics={mapping}&wait=1")
+        mapping.write_text("sensors:\n  roof: {topic: /scan}\n")
+        vehicle.put("/scan", "sensor_msgs/msg/LaserScan", b"")
+        with pytest.raises(UsageError, match="/scan is sensor_msgs/msg/LaserScan; types of sensors are"):
+            Ros2Source(f"{router}?domain={DOMAIN}&topics={mapping}&wait=1")
         mapping.write_text("sensors:\n  roof: {topik: /roof/points}\n")
         with pytest.raises(UsageError, match=r"topics\.yaml: sensors\.roof: .*topik"):
             Ros2Source(f"{router}?domain={DOMAIN}&topics={mapping}")

@@ -57,7 +57,7 @@ def test_an_address_says_where_to_listen(address: str, wanted: Ros2Url) -> None:
         ("?domain=1.5", "whole number"),
         ("?domain", "give domain one value"),
         ("?domain=1&domain=2", "give domain one value"),
-        ("?wait=nan", "wait must be seconds from 0 to 600"),
+        ("?wait=nan", "wait must be seconds from 0 to 60"),
         ("?wait=-1", "wait must be seconds"),
     ],
 )
