@@ -18,6 +18,7 @@ pytest.importorskip("rosbags")
 from perception.core.errors import DriveError, UsageError
 from perception.core.messages import AnyMessage, CameraFrame, EgoState, LidarSweep, Unreadable
 from perception.core.ports import LiveSource
+from perception.formats.ros_zenoh import UNKNOWN_HASH
 from perception.formats.zenoh_session import close_session
 from perception.recorders.ros_sensor_bag import CLOUD
 from perception.sources import ros2
@@ -97,6 +98,7 @@ def test_topics_are_a_live_source(
 def test_a_mapping_names_the_sensors_that_are_waited_for(
     tmp_path: Path, router: str, vehicle: Ros2Vehicle, drive: SyntheticSource, messages: list[AnyMessage]
 ) -> None:
+    """One of them begins late, with a broken message, and its release of ROS knows no hashes."""
     mapping = tmp_path / "my topics.yaml"
     mapping.write_text(f"sensors:\n  roof: {{topic: {LIDAR}}}\n  ahead: {{topic: {FRONT}}}\n")
     opened: list[Ros2Source] = []
@@ -106,6 +108,7 @@ def test_a_mapping_names_the_sensors_that_are_waited_for(
         opening.start()
         opening.join(2.0)
         assert opening.is_alive(), "the lidar's node is not there yet"
+        vehicle.put(LIDAR, CLOUD, b"broken", hashed=UNKNOWN_HASH)
         with vehicle.drive(drive.rig, messages, only=(LIDAR,)):
             opening.join(PATIENCE_S)
             (source,) = opened
