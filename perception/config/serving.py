@@ -21,7 +21,9 @@ class VehicleConfig(Settings):
     """Names the vehicle in URLs, logs and metrics: letters, digits, - and _."""
     source: str
     """Where its messages come from: a recorded drive, `synthetic:`, `sim:SCENARIO`, `tail:FILE.mcap` for a recording
-    that is still being written, `sensors:zenoh:KEY` for sensors that publish (`perception feed`)."""
+    that is still being written, `sensors:zenoh:KEY` for sensors that publish (`perception feed`),
+    `ros2:tcp/HOST:7447?domain=0&topics=FILE&wait=5` for ROS 2 nodes on rmw_zenoh; all behind `ros2:` may be left
+    out."""
     format: str | None = None
     """The drive's format; found out from the source if not given."""
     scene: str | None = None

@@ -20,9 +20,10 @@ from nats.js.api import DeliverPolicy, StorageType
 from zstandard import ZstdError
 
 from perception.core.errors import UsageError
+from perception.formats.zenoh_session import direct
 from perception.queues.bench_ends import STAMP, Receiver, Sender
 from perception.queues.nats_connection import LoopThread
-from perception.queues.zenoh_session import direct, open_session
+from perception.queues.zenoh_session import open_session
 
 TICK_S = 0.1
 NAP_S = 0.001

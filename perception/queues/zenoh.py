@@ -25,11 +25,12 @@ import zenoh.ext
 from perception.config.schema import QueueConfig
 from perception.core.errors import QueueError, UsageError
 from perception.core.ports import QueueItem
+from perception.formats.zenoh_session import close_session, direct
 from perception.queues.codec import encode
 from perception.queues.subscription import Reading, ResultSubscription
 from perception.queues.zenoh_feed import ZenohFeed
 from perception.queues.zenoh_refusals import RefusalWatch
-from perception.queues.zenoh_session import checked_key, close_session, direct, open_session
+from perception.queues.zenoh_session import checked_key, open_session
 
 MIN_CACHED = 64
 LINGER_STEP_S = 0.02

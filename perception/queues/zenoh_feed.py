@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 import zenoh
 
 from perception.core.errors import QueueError
+from perception.formats.zenoh_session import close_session, direct
 from perception.queues.checks import MAX_PAYLOAD_BYTES
 from perception.queues.subscription import Delivery
 from perception.queues.zenoh_refusals import RefusalWatch
-from perception.queues.zenoh_session import close_session, direct
 
 FOREIGN = "foreign"
 """Samples without a number, from a plain publisher: passed on as they come."""

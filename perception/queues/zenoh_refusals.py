@@ -14,7 +14,8 @@ import zenoh
 
 from perception.config.schema import QueueConfig
 from perception.core.errors import QueueError
-from perception.queues.zenoh_session import close_session, direct, reason, session_settings
+from perception.formats.zenoh_session import close_session, direct, reason
+from perception.queues.zenoh_session import session_settings
 
 CHECK_S = 2.0
 SCOUT_S = 0.5

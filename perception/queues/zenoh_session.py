@@ -1,25 +1,19 @@
-"""Zenoh sessions as our queues use them: peers on the loopback interface, or what a file of Zenoh's own says.
-
-A session is closed without ever blocking for long.
-"""
+"""Zenoh sessions as our queues use them: peers on the loopback interface, or what a file of Zenoh's own says."""
 
 import json
-import logging
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import zenoh
-import zenoh.handlers
 
 from perception.config.schema import QueueConfig, QueueSecurity
 from perception.core.errors import ConfigError, QueueError, UsageError
+from perception.formats.zenoh_session import reason
 from perception.queues.security import Login, read_login
 
 LOOPBACK = "127.0.0.1"
-CLOSE_S = 2.0
 TLS = "transport/link/tls"
 DROP = "transport/link/tx/queue/congestion_control/drop"
 """In microseconds."""
@@ -52,8 +46,6 @@ LOOPBACK_ONLY = {
 }
 """Zenoh scouts from a UDP port on all interfaces, and connects to whoever answers there, be it from another machine:
 such a session exists, but carries nothing."""
-
-logger = logging.getLogger(__name__)
 
 
 def checked_key(key: str) -> str:
@@ -105,30 +97,6 @@ def session_settings(config: QueueConfig) -> Iterator[zenoh.Config]:
         users.flush()
         settings.insert_json5(f"{USERS}/dictionary_file", json.dumps(users.name))
         yield settings
-
-
-def reason(error: zenoh.ZError) -> str:
-    """What Zenoh says, without the places in its source."""
-    return str(error).split(" at /")[0].strip()
-
-
-def close_session(session: zenoh.Session) -> None:
-    """Close, but leave it to the background after `CLOSE_S`: Zenoh waits 10 s for a peer that does not answer."""
-
-    def close() -> None:
-        try:
-            session.close()  # type: ignore[no-untyped-call]
-        except zenoh.ZError as error:
-            logger.warning("a peer did not answer while the Zenoh session was closed: %s", error)
-
-    closing = threading.Thread(target=close, name="zenoh-close", daemon=True)
-    closing.start()
-    closing.join(CLOSE_S)
-
-
-def direct(callback: Callable[[Any], None]) -> "zenoh.handlers.Callback[Any]":
-    """A callback that Zenoh's own thread runs: one in a thread of Python's keeps the process from exiting."""
-    return zenoh.handlers.Callback(callback, indirect=False)
 
 
 def _read_file(config: QueueConfig) -> zenoh.Config:

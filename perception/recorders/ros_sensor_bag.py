@@ -39,15 +39,16 @@ def write_sensor_bag(path: Path, rig: SensorRig, messages: Iterable[AnyMessage])
     connections: dict[str, Connection] = {}
     try:
         with Writer(path, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
-            for topic, kind, log_ns, message in _logged(rig, messages):
+            for topic, kind, log_ns, message in logged(rig, messages):
                 if topic not in connections:
                     connections[topic] = writer.add_connection(topic, kind, typestore=_types())
-                writer.write(connections[topic], log_ns, bytes(_types().serialize_cdr(message, kind)))
+                writer.write(connections[topic], log_ns, to_cdr(kind, message))
     except (WriterError, OSError) as error:
         raise DriveError(f"{path}: no bag can be written there: {error}") from error
 
 
-def _logged(rig: SensorRig, messages: Iterable[AnyMessage]) -> Iterator[Logged]:
+def logged(rig: SensorRig, messages: Iterable[AnyMessage]) -> Iterator[Logged]:
+    """Messages as drivers publish them; before the first one `/tf_static`, and a `CameraInfo` for each camera."""
     is_begun = False
     for message in messages:
         if not is_begun:
@@ -66,6 +67,16 @@ def _logged(rig: SensorRig, messages: Iterable[AnyMessage]) -> Iterator[Logged]:
             yield f"/{message.sensor}/points", CLOUD, message.arrival_ns, _cloud(header, message)
         elif isinstance(message, EgoState) and message.world_SE3_ego is not None:
             yield "/odom", ODOMETRY, message.arrival_ns, _odometry(message, message.world_SE3_ego)
+
+
+def to_cdr(kind: str, message: Any) -> bytes:
+    """A message of type `kind` in CDR."""
+    return bytes(_types().serialize_cdr(message, kind))
+
+
+def type_hash(kind: str) -> str:
+    """REP 2016's hash of the type `kind`."""
+    return str(_types().hash_rihs01(kind))
 
 
 def _calibration(rig: SensorRig, log_ns: int) -> Iterator[Logged]:

@@ -19,6 +19,7 @@ Tap = Callable[[AnyMessage], None]
 
 TAIL: Final = "tail"
 SENSORS: Final = "sensors"
+ROS2: Final = "ros2"
 
 
 def open_source(vehicle: VehicleConfig, settings: ServiceConfig) -> Source:
@@ -28,6 +29,10 @@ def open_source(vehicle: VehicleConfig, settings: ServiceConfig) -> Source:
         return McapTail(Path(rest))
     if colon and prefix == SENSORS:
         return SensorStreamSource(rest, config=settings.queue)
+    if colon and prefix == ROS2:
+        from perception.sources.ros2 import Ros2Source  # here, as it takes a while
+
+        return Ros2Source(rest)
     return open_drive(vehicle.source, format=vehicle.format, scene=vehicle.scene, latency=settings.latency)
 
 

@@ -50,14 +50,14 @@ class SensorPlan:
 
 
 def sensor_topics(config: TopicsConfig, topics: Mapping[str, Topic]) -> dict[str, SensorConfig]:
-    """The sensors of a mapping with their calibration topics. Raises UsageError where it does not fit the bag."""
+    """The sensors of a mapping with their calibration topics. Raises UsageError where it does not fit."""
     sensors: dict[str, SensorConfig] = {}
     for name, sensor in config.sensors.items():
         if name in ("", EGO_SENSOR, ROUTE_SENSOR):
             raise UsageError(f"sensor {name!r}: a sensor needs a name other than {EGO_SENSOR!r} and {ROUTE_SENSOR!r}")
         for topic in filter(None, (sensor.topic, sensor.info)):
             if topic not in topics:
-                raise UsageError(f"sensor {name}: no topic {topic!r} in the bag; it has {', '.join(sorted(topics))}")
+                raise UsageError(f"sensor {name}: no topic {topic!r}; there are {', '.join(sorted(topics))}")
         if others := [other for other, taken in sensors.items() if taken.topic == sensor.topic]:
             raise UsageError(f"sensor {name}: {sensor.topic} is {others[0]} already; a topic is one sensor")
         kind = topics[sensor.topic].type_name
@@ -76,7 +76,7 @@ def sensor_topics(config: TopicsConfig, topics: Mapping[str, Topic]) -> dict[str
 
 
 class Planner:
-    """Makes plans out of what is known of a bag. `notes` gathers what a user should know."""
+    """Makes plans out of what a survey found. `notes` gathers what a user should know."""
 
     def __init__(self, config: TopicsConfig, topics: Mapping[str, Topic], found: Survey) -> None:
         self._config = config
@@ -119,7 +119,7 @@ class Planner:
             return None
         odometry = [name for name in sorted(self._found.samples) if self._topics[name].type_name == ODOMETRY]
         if wanted not in (AUTO, TF) and wanted not in odometry:
-            raise UsageError(f"poses: no odometry topic {wanted!r} in the bag; it has {', '.join(odometry) or 'none'}")
+            raise UsageError(f"poses: no odometry topic {wanted!r}; there are {', '.join(odometry) or 'none'}")
         plan = self._odometry(wanted if wanted != AUTO else odometry[0]) if odometry and wanted != TF else self._tf()
         if plan is None:
             self.notes.append("no odometry and no pose in /tf: the ego motion must be estimated")
@@ -155,7 +155,7 @@ class Planner:
             return self._ego_SE3_frame @ given
         if self._ego_frame is None:
             raise DriveError(
-                f"{config.topic}: the ego frame is not known, so frame {frame!r} has no place in it; frames of the bag "
+                f"{config.topic}: the ego frame is not known, so frame {frame!r} has no place in it; known frames "
                 f"are {', '.join(self._names) or 'none'}; name it as `ego_frame` in a topics.yaml, or give {name} a "
                 "`mount`"
             )
@@ -164,12 +164,12 @@ class Planner:
             place = self._frames.between(self._ego_frame, frame)
             if place is None and self._config.ego_frame is not None and self._ego_frame not in self._names:
                 raise UsageError(
-                    f"ego_frame: no frame {self._ego_frame!r} in the bag; it has {', '.join(self._names) or 'none'}"
+                    f"ego_frame: no frame {self._ego_frame!r}; there are {', '.join(self._names) or 'none'}"
                 )
             if place is None:
                 raise DriveError(
                     f"{config.topic}: no transform from its frame {frame!r} to the ego frame {self._ego_frame!r}; "
-                    f"frames of the bag: {', '.join(self._names) or 'none'}; record /tf_static, or give {name} a "
+                    f"known frames: {', '.join(self._names) or 'none'}; provide /tf_static, or give {name} a "
                     "`mount` in a topics.yaml, or leave the topic out there"
                 )
             self.notes.append(f"{name}: its place comes from /tf, as first told; it is taken to be fixed")
@@ -185,7 +185,7 @@ class Planner:
                 raise UsageError(f"camera of {error}") from error
         if config.info is None or config.info not in self._found.samples:
             raise DriveError(
-                f"{config.topic}: no CameraInfo for it in the bag; name its topic as `info` of {name} in a topics.yaml "
+                f"{config.topic}: no CameraInfo for it was found; name its topic as `info` of {name} in a topics.yaml "
                 "or give `camera` there"
             )
         rectified = is_rectified(config)
@@ -217,7 +217,7 @@ class Planner:
         if place is None:
             raise DriveError(
                 f"{name}: no transform from the ego frame {self._ego_frame!r} to {child!r}, whose pose it tells; "
-                "record /tf_static, or set `poses` or `ego_frame` in a topics.yaml"
+                "provide /tf_static, or set `poses` or `ego_frame` in a topics.yaml"
             )
         return self._plan(name, parent, child or str(self._ego_frame), place)
 
@@ -264,7 +264,7 @@ def plan_sensors(
             planner.notes.append(f"{name}: no message in {config.topic}; it is left out")
     if not plans:
         raise DriveError(
-            "no sensor has a message in this bag; types of sensors are " + ", ".join(SENSOR_TYPES) + "; cameras need a "
+            "no sensor has a message; types of sensors are " + ", ".join(SENSOR_TYPES) + "; cameras need a "
             "CameraInfo or a topics.yaml"
         )
     order = [Modality.LIDAR, Modality.CAMERA, Modality.RADAR]

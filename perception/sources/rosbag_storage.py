@@ -12,7 +12,8 @@ from perception.core.errors import DriveError
 class Topic:
     """One topic. type_name: `package/msg/Name`. is_ros1: serialized by ROS 1, else CDR.
 
-    definition: text of the message definition, digest: MD5 (ROS 1), each empty where the container has none.
+    definition: text of the message definition, digest: MD5 (ROS 1) or REP 2016's hash (ROS 2), each empty where the
+    container has none.
     """
 
     name: str

@@ -79,10 +79,13 @@ def typestore(*, is_ros1: bool) -> Typestore:
 
 
 def check_definition(topic: Topic) -> None:
-    """Raise DriveError where a bag's own definition of the type has other fields than the released one."""
+    """Raise DriveError where what is told of the type, its definition or its hash, is not of the released one."""
     store = typestore(is_ros1=topic.is_ros1)
     if topic.is_ros1 and topic.digest not in ("", "*"):
         if topic.digest != store.generate_msgdef(topic.type_name, ros_version=1)[1]:
+            raise _other_definition(topic)
+    elif topic.digest:
+        if topic.digest != type_hash(topic.type_name):
             raise _other_definition(topic)
     elif topic.definition:
         try:
@@ -91,6 +94,12 @@ def check_definition(topic: Topic) -> None:
             return  # a definition in a language that is not known; the bytes will tell
         if any(name in store.fielddefs and fields[1] != store.fielddefs[name][1] for name, fields in found.items()):
             raise _other_definition(topic)
+
+
+@cache
+def type_hash(type_name: str) -> str:
+    """REP 2016's hash of a released type of ROS 2."""
+    return str(typestore(is_ros1=False).hash_rihs01(type_name))
 
 
 def decode(topic: Topic, record: Record) -> Any:
@@ -121,6 +130,6 @@ def stamp_ns(header: Any) -> int:
 
 def _other_definition(topic: Topic) -> DriveError:
     return DriveError(
-        f"{topic.name}: this bag's {topic.type_name} has other fields than the released one; leave the topic out with "
-        "a topics.yaml, or convert the bag"
+        f"{topic.name}: its {topic.type_name} has other fields than the released one; leave the topic out with a "
+        "topics.yaml, or convert it"
     )

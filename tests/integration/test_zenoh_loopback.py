@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import zenoh
 
-from perception.queues.zenoh_session import direct, open_session
+from perception.formats.zenoh_session import direct
+from perception.queues.zenoh_session import open_session
 
 PATIENCE_S = 30.0
 

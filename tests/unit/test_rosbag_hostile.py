@@ -161,7 +161,7 @@ def test_another_definition_of_a_type_is_refused_by_the_topic(tmp_path: Path) ->
     path = tmp_path / "drive.mcap"
     definition = b"std_msgs/Header header\nfloat64 height\n"
     _write_mcap(path, "sensor_msgs/msg/PointCloud2", definition, bytes(64))
-    with pytest.raises(DriveError, match="/points: this bag's sensor_msgs/msg/PointCloud2 has other fields"):
+    with pytest.raises(DriveError, match="/points: its sensor_msgs/msg/PointCloud2 has other fields"):
         RosbagSource(path)
 
 

@@ -127,7 +127,7 @@ NO_SIZE = "width_px: 0, height_px: 0, focal_px: [1, 1], center_px: [0, 0]"
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (MAPPING.replace("/LIDAR_TOP/points", "/lidar"), "no topic '/lidar' in the bag; it has .*/LIDAR_TOP/points"),
+        (MAPPING.replace("/LIDAR_TOP/points", "/lidar"), "no topic '/lidar'; there are .*/LIDAR_TOP/points"),
         (MAPPING.replace("motion", "motions"), "motions"),
         (MAPPING.replace("compensated", "both"), "both"),
         ("sensors: [", "no valid YAML"),
@@ -138,9 +138,9 @@ NO_SIZE = "width_px: 0, height_px: 0, focal_px: [1, 1], center_px: [0, 0]"
         ("sensors:\n  a: {topic: /LIDAR_TOP/points, mount: {translation_m: [.nan, 0, 0]}}\n", "mount: .* finite"),
         (f"sensors:\n  a: {{topic: {IMAGES}, info: /odom}}\n", "info: /odom is nav_msgs/msg/Odometry, not"),
         (f"sensors:\n  a: {{topic: {IMAGES}, camera: {{{NO_SIZE}}}}}\n", "camera of a: image size"),
-        ("ego_frame: car\n", "ego_frame: no frame 'car' in the bag; it has .*base_link"),
+        ("ego_frame: car\n", "ego_frame: no frame 'car'; there are .*base_link"),
         ("sensors:\n  pose: {topic: /odom}\n", "/odom is nav_msgs/msg/Odometry"),
-        (MAPPING + "poses: /gps\n", "no odometry topic '/gps' in the bag; it has /odom"),
+        (MAPPING + "poses: /gps\n", "no odometry topic '/gps'; there are /odom"),
     ],
 )
 def test_a_wrong_mapping_is_refused_by_name(tmp_path: Path, text: str, reason: str) -> None:
@@ -266,7 +266,7 @@ def test_a_frame_without_a_place_is_named_with_the_remedy(tmp_path: Path) -> Non
 def test_a_bag_without_sensors_says_what_it_takes(tmp_path: Path) -> None:
     ros = Ros("mcap")
     path = write_bag(tmp_path, "mcap", [Logged("/odom", ODOMETRY, START_NS, ros.odometry(START_NS, se3()))])
-    with pytest.raises(DriveError, match="no sensor has a message in this bag; types of sensors are"):
+    with pytest.raises(DriveError, match="no sensor has a message; types of sensors are"):
         RosbagSource(path)
 
 
@@ -280,7 +280,7 @@ def test_images_without_calibration_are_left_out_with_a_note_or_described(tmp_pa
     assert [sensor.name for sensor in source.rig.sensors] == ["points"]
     assert any(note.startswith("not read: /cam (no CameraInfo") for note in source.notes)
     (path / "topics.yaml").write_text("sensors:\n  front: {topic: /cam}\n")
-    with pytest.raises(DriveError, match="/cam: no CameraInfo for it in the bag; name its topic as `info` of front"):
+    with pytest.raises(DriveError, match="/cam: no CameraInfo for it was found; name its topic as `info` of front"):
         RosbagSource(path)
     camera = "{width_px: 400, height_px: 225, focal_px: [300, 300], center_px: [199.5, 112]}"
     (path / "topics.yaml").write_text(f"sensors:\n  front: {{topic: /cam, camera: {camera}}}\n")
