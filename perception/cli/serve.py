@@ -3,15 +3,13 @@
 import contextlib
 import json
 import logging
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 
 import click
 
 from perception.cli.main import EXIT_DONE, EXIT_FAILED
+from perception.cli.signals import first_signal
 from perception.cli.standby import Turn
 from perception.config.serving import LogConfig, ServeConfig, load_serve_config
 
@@ -72,7 +70,7 @@ def _serve(config: ServeConfig, address: str | None) -> bool:
         listener = stack.enter_context(contextlib.closing(listen(config.http)))
         stack.enter_context(_logging_to(config.logs))
         service = Service(config, address=address, engine=engine)
-        stack.enter_context(_signals(service.shut_down))
+        stack.enter_context(first_signal(service.shut_down))
         server = stack.enter_context(contextlib.closing(ControlServer(service, config.http, listener)))
         log(logging.INFO, "control endpoint listens", url=server.url)
 
@@ -96,22 +94,3 @@ def _logging_to(config: LogConfig) -> Iterator[None]:
     finally:
         logging.getLogger().removeHandler(handler)
         handler.close()
-
-
-@contextlib.contextmanager
-def _signals(shut_down: Callable[[], None]) -> Iterator[None]:
-    """SIGTERM and SIGINT end the service in order, a second one at once."""
-    asked = threading.Event()
-
-    def on_signal(number: int, _: FrameType | None) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-        shut_down()
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

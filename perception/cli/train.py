@@ -1,12 +1,9 @@
 """`perception train`: a network from labelled drives."""
 
 import json
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -15,6 +12,7 @@ from rich.table import Table
 
 from perception.cli.main import EXIT_DONE, EXIT_FAILED
 from perception.cli.options import output_options
+from perception.cli.signals import first_signal
 from perception.config.load import load_settings
 from perception.config.paths import find_config
 from perception.config.training import TrainingConfig
@@ -80,7 +78,7 @@ def train(
         ctx.exit(EXIT_DONE)
     account: RunAccount | None = None
     report: GateReport | None = None
-    with open_training_display(quiet=quiet or as_json) as display, _stop_request(display) as should_stop:
+    with open_training_display(quiet=quiet or as_json) as display, _stops_when_asked(display) as should_stop:
         if judged is None or judged.trains:
             account = run_training(
                 config,
@@ -103,7 +101,7 @@ def train(
 
 
 def _train_paths(config: TrainingConfig, folder: Path, export: Path | None, *, as_json: bool, quiet: bool) -> None:
-    with open_training_display(quiet=quiet or as_json) as display, _stop_request(display) as should_stop:
+    with open_training_display(quiet=quiet or as_json) as display, _stops_when_asked(display) as should_stop:
         account = run_paths(config, folder, display, should_stop=should_stop)
     if export is not None:
         export_weights(account.checkpoint, export)
@@ -116,26 +114,9 @@ def _train_paths(config: TrainingConfig, folder: Path, export: Path | None, *, a
         click.echo(f"  perception sim --routes 4 --driver hints --model {account.checkpoint}")
 
 
-@contextmanager
-def _stop_request(display: TrainingDisplay) -> Iterator[Callable[[], bool]]:
-    """A question that becomes true with the first Ctrl-C or SIGTERM, so that neither a step nor the making of a drive's
-    frames is cut in two; a second one interrupts as ever."""
-    asked = threading.Event()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def request(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
-            signal.default_int_handler(number, frame)
-        asked.set()
-        display.note("stopping after what is under way; once more to stop at once")
-
-    for number in before:
-        signal.signal(number, request)
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _stops_when_asked(display: TrainingDisplay) -> AbstractContextManager[Callable[[], bool]]:
+    """Neither a step nor the making of a drive's frames is cut in two."""
+    return first_signal(lambda: display.note("stopping after what is under way; once more to stop at once"))
 
 
 def _as_json(account: RunAccount | None, report: GateReport | None) -> dict[str, Any]:

@@ -44,13 +44,14 @@ def test_each_fault_is_counted(book: list[Entry], faults: dict[str, int]) -> Non
 
 
 def test_live_frames_are_accounted_for() -> None:
-    lap = {"run_id": "a", "reason": "completed", "frames": 2, "dropped": {"outage": 1, "overload": 1}}
+    dropped = {"outage": 1, "overload": 1}
+    lap = {"run_id": "a", "reason": "completed", "frames": 2, "dropped": dropped}
     book = [result(0), result(1)]
     good = live_account(book, [lap], 4)
     assert (good["unaccounted"], good["holes"], good["doubled"]) == (0, 0, 0)
     assert live_account(book, [lap], 5)["unaccounted"] == 1
     assert live_account(book, [lap], 3)["unaccounted"] == -1
-    late = lap | {"dropped": {**lap["dropped"], "unread": 4}}
+    late = lap | {"dropped": {**dropped, "unread": 4}}
     assert [live_account(book, [late], frames)["unaccounted"] for frames in (3, 5, 8, 9)] == [-1, 0, 0, 1]
     assert live_account(book[:1], [lap], 4)["holes"] == 1
     assert live_account([*book, book[1]], [lap], 4)["doubled"] == 1
