@@ -37,7 +37,7 @@ class DropCause(StrEnum):
     """No reference time within tolerance wanted it, or a nearer message won."""
     CLOCK_JUMP = "clock_jump"
     OVERFLOW = "overflow"
-    """A bounded buffer was full; the oldest went."""
+    """A bounded buffer was full, and the oldest went; or a live source lost a message on its way."""
     UNREADABLE = "unreadable"
     UNKNOWN_SENSOR = "unknown_sensor"
     OVERLOAD = "overload"

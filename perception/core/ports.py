@@ -79,6 +79,16 @@ class LiveSource(Source, Protocol):
 
 
 @runtime_checkable
+class LossySource(Source, Protocol):
+    """A live source whose messages may get lost before it can give them."""
+
+    @property
+    def lost(self) -> int:
+        """Messages that were published and will not be given, so far."""
+        ...
+
+
+@runtime_checkable
 class Steerable(Source, Protocol):
     """A source that reacts: the closed loop of a simulator."""
 

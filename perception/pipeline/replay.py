@@ -11,7 +11,7 @@ import torch
 from perception.config.schema import ServiceConfig
 from perception.core.clock import SystemClock
 from perception.core.messages import AnyMessage
-from perception.core.ports import Engine, Source, Steerable, TieredEngine
+from perception.core.ports import Engine, LossySource, Source, Steerable, TieredEngine
 from perception.core.results import EndOfRun, PerceptionResult
 from perception.pipeline.account import Account
 from perception.pipeline.completion import MAX_IN_FLIGHT, Outcome
@@ -124,6 +124,8 @@ class _Lap:
     ) -> None:
         self._interrupts = interrupts
         self._steerable = source if isinstance(source, Steerable) else None
+        self._lossy = source if isinstance(source, LossySource) else None
+        self._lost = 0 if self._lossy is None else self._lossy.lost
         self._on_result = on_result
         self._latest: list[PerceptionResult] = []
         self._kept = kept
@@ -209,6 +211,9 @@ class _Lap:
             self._kept.observe(message)
         if on_message is not None:
             on_message(message)
+        if self._lossy is not None and (lost := self._lossy.lost) > self._lost:
+            session.missed(lost - self._lost)
+            self._lost = lost
         if steering.takes(message, self.pace.lag_ns):
             eager = steering.eager(has_room=not self.publisher.is_full)
             self._carry_out(session.admit(message, eager))

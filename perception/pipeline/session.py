@@ -136,6 +136,10 @@ class Session:
         self.ledger.lost(message.sensor, DropCause.UNREAD)
         self._dropped[DropCause.UNREAD.value] += 1
 
+    def missed(self, count: int) -> None:
+        """So many messages were lost before they could be taken."""
+        self._dropped[DropCause.OVERFLOW.value] += count
+
     def flush(self) -> list[Draft]:
         """No more messages come: the bundles that were open."""
         return self._drafts(self._synchronizer.flush(), monotonic_ns())

@@ -8,7 +8,7 @@ from perception.config.schema import ServiceConfig
 from perception.config.serving import VehicleConfig
 from perception.core.labels import Labels
 from perception.core.messages import AnyMessage
-from perception.core.ports import LiveSource, Seekable, Source, Steerable
+from perception.core.ports import LiveSource, LossySource, Seekable, Source, Steerable
 from perception.core.results import PerceptionResult
 from perception.core.rig import SensorRig
 from perception.queues.sensor_stream import SensorStreamSource
@@ -50,6 +50,7 @@ class WatchedSource:
         self._source = source
         self._tap = tap
         self._live = source if isinstance(source, LiveSource) else None
+        self._lossy = source if isinstance(source, LossySource) else None
 
     @property
     def drive_id(self) -> str:
@@ -75,6 +76,10 @@ class WatchedSource:
     def is_live(self) -> bool:
         """Whether its messages come by themselves."""
         return self._live is not None
+
+    @property
+    def lost(self) -> int:
+        return 0 if self._lossy is None else self._lossy.lost
 
     def messages(self) -> Iterator[AnyMessage]:
         return self._watch(self._source.messages())

@@ -86,13 +86,8 @@ class Ros2Source:
 
     @property
     def lost(self) -> int:
-        """Messages that were published and did not get here, by their numbers."""
-        return self._numbers.lost
-
-    @property
-    def dropped(self) -> int:
-        """Messages that got here and were not taken in time."""
-        return self._inbox.dropped
+        """Messages that did not get here, by their numbers, or got here and were not taken in time."""
+        return self._numbers.lost + self._inbox.dropped
 
     def messages(self) -> Iterator[AnyMessage]:
         """Begins with what is received from this call on."""
@@ -152,7 +147,7 @@ class Ros2Source:
 
     def _tell_losses(self) -> None:
         now_s = time.monotonic()
-        losses = (self.lost, self.dropped)
+        losses = (self._numbers.lost, self._inbox.dropped)
         if losses != self._told and now_s >= self._tell_at_s:
             self._told, self._tell_at_s = losses, now_s + TELL_S
             logger.warning("%s: %d messages were lost on their way, %d dropped as too late, so far", self._url, *losses)
