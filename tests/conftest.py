@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+# Threads of torch that wait for each other spin, which takes the core from the other test process: a replay beside
+# another one took twice as long. Read when torch is loaded; processes under test inherit it.
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
