@@ -10,6 +10,8 @@ import click
 
 Figures = Mapping[str, Any]
 SPREAD = ("p50", "p99", "max")
+LEAST_CHANGE_MB = 1.0
+"""Processes whose memory changed by less are not shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,9 @@ def show_soak(figures: Figures) -> None:
     _account(figures["account"])
     click.echo(f"latency, ms: {_named(figures['latency_ms'])}")
     click.echo(f"memory after {figures['warm_up_s']:.0f} s: {_named(figures['memory'])}")
+    for name, memory in figures["memory_by_process"].items():
+        if memory and abs(memory["end_mb"] - memory["begin_mb"]) >= LEAST_CHANGE_MB:
+            click.echo(f"  {name}: {_named(memory)}")
     click.echo("passed" if figures["passed"] else "FAILED")
 
 

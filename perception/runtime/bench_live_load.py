@@ -18,7 +18,7 @@ from perception.pipeline.stages import open_model
 from perception.runtime.bench_live import Stand, describe, growth
 from perception.runtime.bench_live_drive import EndlessDrive
 from perception.runtime.bench_live_run import spread
-from perception.runtime.process_memory import MemorySampler
+from perception.runtime.process_memory import MemorySampler, Series
 
 OpenEngine = Callable[[], AbstractContextManager[Engine]]
 
@@ -49,12 +49,22 @@ def bench_soak(stand: Stand, *, factor: float, seconds: float) -> dict[str, Any]
     with MemorySampler(every_s=min(MEMORY_EVERY_S, seconds / 20)) as memory:
         run = stand.run(factor * stand.capacity_hz, seconds)
     warm_s = min(WARM_UP_S, WARM_UP_SHARE * seconds)
-    told = memory_growth([one for one in memory.samples if one[0] >= warm_s])
-    figures = describe(run) | {"growth": growth(run), "warm_up_s": warm_s, "memory": told}
+    told = memory_growth(_after(memory.samples, warm_s))
+    by_process = {name: memory_growth(_after(samples, warm_s)) for name, samples in memory.by_process.items()}
+    figures = describe(run) | {
+        "growth": growth(run),
+        "warm_up_s": warm_s,
+        "memory": told,
+        "memory_by_process": by_process,
+    }
     is_flat = told.get("growth_percent", 0.0) < GROWTH_LIMIT_PERCENT
     return stand.about() | {"factor": factor, "seconds": seconds} | figures | {
         "passed": is_flat and figures["account"]["is_exact"]
     }  # fmt: skip
+
+
+def _after(samples: Series, begin_s: float) -> Series:
+    return [one for one in samples if one[0] >= begin_s]
 
 
 def memory_growth(samples: Sequence[tuple[float, float]]) -> dict[str, float]:

@@ -35,6 +35,8 @@ def ray_cluster(address: str | None = None, *, num_cpus: int | None = None) -> I
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     # Ray gives its workers a low priority (nice 15): every other process would hold up the model.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    # Ray remembers its last 100,000 calls, for a dashboard that is not there; our signs of life are four a second.
+    os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
     # Ray would hide the GPUs from actors that ask for none; placement decides that, not Ray.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     on_sigterm = signal.getsignal(signal.SIGTERM)
