@@ -45,7 +45,7 @@ demo: setup
 	@echo "out/demo: video.mp4, pictures/, results.jsonl (what a consumer got), drive/ (a nuScenes root: perception replay out/demo/drive)"
 
 test: setup
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 check: setup
 	$(BIN)/ruff format --check $(SOURCES)

@@ -90,7 +90,10 @@ class Served:
 
     def end(self) -> int:
         """Exit code."""
-        code = self.process.wait(WAIT_S)
+        try:
+            code = self.process.wait(WAIT_S)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"it did not end; its log: {self.log[-30:]}")
         self._thread.join(WAIT_S)
         return code
 
