@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import socket
 import threading
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
@@ -15,13 +14,9 @@ import zenoh.ext
 from perception.core.messages import AnyMessage
 from perception.core.rig import SensorRig
 from perception.formats.ros_zenoh import GID_BYTES, Endpoint, Mark, endpoint_token, node_token, pack_mark
-from perception.recorders.ros_sensor_bag import INFO, TRANSFORMS, logged, to_cdr, type_hash
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from perception.recorders.ros_sensor_bag import INFO, TRANSFORMS, logged, to_cdr
+from perception.sources.rosbag_types import type_hash
+from tests.contract.brokers import free_port
 
 
 def session(**settings: object) -> zenoh.Session:

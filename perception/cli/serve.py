@@ -10,7 +10,7 @@ import click
 
 from perception.cli.main import EXIT_DONE, EXIT_FAILED
 from perception.cli.signals import first_signal
-from perception.cli.standby import Turn
+from perception.cli.standby import opened_ahead
 from perception.config.serving import LogConfig, ServeConfig, load_serve_config
 
 
@@ -62,11 +62,8 @@ def _serve(config: ServeConfig, address: str | None) -> bool:
     from perception.runtime.service_log import log
     from perception.runtime.service_notify import notify
 
-    turn = Turn()
     with contextlib.ExitStack() as stack:
-        # A spare touches nothing that the process before it may still hold, until that is dead.
-        engine = stack.enter_context(open_tiers(config.service, address=address)) if turn.is_awaited else None
-        turn.wait()
+        engine = opened_ahead(stack, lambda: open_tiers(config.service, address=address))
         listener = stack.enter_context(contextlib.closing(listen(config.http)))
         stack.enter_context(_logging_to(config.logs))
         service = Service(config, address=address, engine=engine)

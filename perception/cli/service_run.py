@@ -14,7 +14,7 @@ from perception.cli.display import ReplayDisplay, open_display
 from perception.cli.main import EXIT_DONE, EXIT_FAILED, EXIT_LOSSES
 from perception.cli.options import output_options, service_config, service_options
 from perception.cli.recording import open_recorder, rotation_of
-from perception.cli.standby import Turn
+from perception.cli.standby import opened_ahead
 from perception.config.schema import ServiceConfig
 from perception.core.bundle import DropCause
 from perception.core.clock import SystemClock
@@ -138,11 +138,8 @@ def run_service(
     resume: the folder that keeps the run's state, and from which it goes on if it holds one that is not complete.
     Raises what source, recorders, queue and engine raise.
     """
-    turn = Turn()
     with contextlib.ExitStack() as stack:
-        # A spare touches nothing that the process before it may still hold, until that is dead.
-        ready = stack.enter_context(open_engine(run.config, address=run.address)) if turn.is_awaited else None
-        turn.wait()
+        ready = opened_ahead(stack, lambda: open_engine(run.config, address=run.address))
         resuming = stack.enter_context(_open_state(run, resume))
         display = stack.enter_context(open_display(source, as_json=run.as_json, quiet=run.quiet))
         recorders = stack.enter_context(_open_recorders(source, run, video))

@@ -7,8 +7,8 @@ is not wanted any more.
 import os
 import subprocess
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Final
+from contextlib import AbstractContextManager, ExitStack, suppress
+from typing import Final, TypeVar
 
 import click
 
@@ -43,6 +43,20 @@ class Turn:
             if not file.read(1):
                 raise click.exceptions.Exit(EXIT_DONE)
         self._file = None
+
+
+T = TypeVar("T")
+
+
+def opened_ahead(stack: ExitStack, open_it: Callable[[], AbstractContextManager[T]]) -> T | None:
+    """In a spare: what takes long to open, opened before its turn; then wait for that. None, at once, elsewhere.
+
+    A spare touches nothing else that the process before it may still hold, until that is dead.
+    """
+    turn = Turn()
+    opened = stack.enter_context(open_it()) if turn.is_awaited else None
+    turn.wait()
+    return opened
 
 
 class Spare:

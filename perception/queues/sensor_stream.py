@@ -13,8 +13,8 @@ from typing import Final, Protocol, cast
 import msgspec
 
 from perception.config.schema import QueueConfig
+from perception.core.endless import Endless
 from perception.core.errors import DriveError, PayloadError, UsageError
-from perception.core.labels import Labels
 from perception.core.messages import AnyMessage, Unreadable
 from perception.core.ports import Recorded
 from perception.core.rig import SensorRig
@@ -79,7 +79,7 @@ class SensorStream:
             self._sender.close()
 
 
-class SensorStreamSource:
+class SensorStreamSource(Endless):
     """What a `SensorStream` at `url` publishes from now on: a live source.
 
     `messages` ends when the publisher ends or is gone. Raises DriveError where nobody publishes within `wait_s`,
@@ -111,14 +111,6 @@ class SensorStreamSource:
     def notes(self) -> tuple[str, ...]:
         return (*self._drive.notes, f"received from {self._url}")
 
-    @property
-    def span_ns(self) -> tuple[int, int] | None:
-        return None
-
-    @property
-    def label_times_ns(self) -> tuple[int, ...]:
-        return ()
-
     def messages(self) -> Iterator[AnyMessage]:
         """Raises DriveError where another rig or drive takes over the stream."""
         expected: int | None = None
@@ -141,9 +133,6 @@ class SensorStreamSource:
             expected = head.number if head.kind == DRIVE else head.number + 1
             if head.kind != DRIVE:
                 yield self._message(head, body)
-
-    def labels(self, reference_ns: int) -> Labels | None:
-        return None
 
     def interrupt(self) -> None:
         self._stopped.set()

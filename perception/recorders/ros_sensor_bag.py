@@ -74,11 +74,6 @@ def to_cdr(kind: str, message: Any) -> bytes:
     return bytes(_types().serialize_cdr(message, kind))
 
 
-def type_hash(kind: str) -> str:
-    """REP 2016's hash of the type `kind`."""
-    return str(_types().hash_rihs01(kind))
-
-
 def _calibration(rig: SensorRig, log_ns: int) -> Iterator[Logged]:
     links = [
         _make(

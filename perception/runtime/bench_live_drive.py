@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from perception.config.schema import SyncConfig
 from perception.core.bundle import SensorBundle, Stamp
+from perception.core.endless import Endless
 from perception.core.errors import DriveError
 from perception.core.geometry import invert
-from perception.core.labels import Labels
 from perception.core.messages import AnyMessage, CameraFrame, EgoState, LidarSweep, RadarScan
 from perception.core.ports import Source
 from perception.core.rig import Modality, SensorRig
@@ -32,7 +32,7 @@ class PlannedFrame:
     bundle: SensorBundle
 
 
-class EndlessDrive:
+class EndlessDrive(Endless):
     """A source that repeats the messages of a drive for ever: times go on, and each lap begins where the last ended.
 
     One lap holds the captures from the reference sensor's first one to its last one. Actors jump at a lap's end; the
@@ -81,15 +81,6 @@ class EndlessDrive:
     def notes(self) -> tuple[str, ...]:
         return ("a recorded drive, repeated for ever",)
 
-    @property
-    def span_ns(self) -> tuple[int, int] | None:
-        """Without an end."""
-        return None
-
-    @property
-    def label_times_ns(self) -> tuple[int, ...]:
-        return ()
-
     def messages(self) -> Iterator[AnyMessage]:
         """Without an end: whoever reads says for how long."""
         turns = [np.eye(4)]
@@ -107,9 +98,6 @@ class EndlessDrive:
         first = next(messages)
         end_ns = first.arrival_ns + round(seconds * 1e9)
         return [first, *takewhile(lambda one: one.arrival_ns < end_ns, messages)]
-
-    def labels(self, reference_ns: int) -> Labels | None:
-        return None
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.config.schema import ServiceConfig
+from perception.core.endless import Endless
 from perception.core.messages import AnyMessage
 from perception.core.ports import Engine
 from perception.pipeline.replay import ReplayOptions, RunSummary, run_drive
@@ -121,24 +122,19 @@ def spread(values: F64) -> dict[str, float]:
     return {"p50": round(float(p50), 2), "p99": round(float(p99), 2), "max": round(float(values.max()), 2)}
 
 
-class _Until:
+class _Until(Endless):
     """A drive that ends when it is told to."""
 
     def __init__(self, drive: EndlessDrive, is_over: Callable[[], bool]) -> None:
         self._drive = drive
         self._is_over = is_over
         self.drive_id, self.rig, self.notes = drive.drive_id, drive.rig, drive.notes
-        self.span_ns: tuple[int, int] | None = None
-        self.label_times_ns: tuple[int, ...] = ()
 
     def messages(self) -> Iterator[AnyMessage]:
         for message in self._drive.messages():
             if self._is_over():
                 return
             yield message
-
-    def labels(self, reference_ns: int) -> None:
-        return None
 
     def close(self) -> None:
         """Nothing is held open."""

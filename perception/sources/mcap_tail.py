@@ -13,8 +13,8 @@ from typing import BinaryIO, Final
 from mcap.opcode import Opcode
 from mcap.records import Channel
 
+from perception.core.endless import Endless
 from perception.core.errors import DriveError, PayloadError
-from perception.core.labels import Labels
 from perception.core.messages import AnyMessage
 from perception.core.rig import SensorRig
 from perception.formats import mcap_drive as names
@@ -40,7 +40,7 @@ NEXT_PART_S: Final = 1.0
 WAIT_S: Final = 0.5
 
 
-class McapTail:
+class McapTail(Endless):
     """A live source: `messages` waits for more until `interrupt`, and ends where the recording was finished.
 
     from_start: begin with what the file holds already. Raises DriveError where there is no drive in the file (yet), or
@@ -70,14 +70,6 @@ class McapTail:
     def notes(self) -> tuple[str, ...]:
         return (*self._drive.notes, f"followed while it is written: {self._path.name}")
 
-    @property
-    def span_ns(self) -> tuple[int, int] | None:
-        return None
-
-    @property
-    def label_times_ns(self) -> tuple[int, ...]:
-        return ()
-
     def messages(self) -> Iterator[AnyMessage]:
         """Raises DriveError where the file is damaged or was cut off."""
         path: Path | None = self._path
@@ -92,9 +84,6 @@ class McapTail:
             except (OSError, PayloadError) as error:
                 raise DriveError(f"{path}: cannot be followed: {error}") from error
             skips, path = False, self._await_next(path)
-
-    def labels(self, reference_ns: int) -> Labels | None:
-        return None
 
     def interrupt(self) -> None:
         self._stopped.set()

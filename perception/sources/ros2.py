@@ -13,8 +13,8 @@ from typing import Final
 
 import zenoh
 
+from perception.core.endless import Endless
 from perception.core.errors import DriveError
-from perception.core.labels import Labels
 from perception.core.messages import AnyMessage
 from perception.core.rig import SensorRig
 from perception.formats.ros_zenoh import Endpoint
@@ -37,7 +37,7 @@ TELL_S: Final = 10.0
 logger = logging.getLogger(__name__)
 
 
-class Ros2Source:
+class Ros2Source(Endless):
     """What ROS 2 nodes publish from now on. address: what stands behind `ros2:` (`ros2_url.py`).
 
     Messages arrive when they are received. `messages` goes on waiting where some publishers vanish, and takes them
@@ -77,14 +77,6 @@ class Ros2Source:
         return (*mapped, *self._interpreter.notes, f"received from {self._url}")
 
     @property
-    def span_ns(self) -> tuple[int, int] | None:
-        return None
-
-    @property
-    def label_times_ns(self) -> tuple[int, ...]:
-        return ()
-
-    @property
     def lost(self) -> int:
         """Messages that did not get here, by their numbers, or got here and were not taken in time."""
         return self._numbers.lost + self._inbox.dropped
@@ -106,9 +98,6 @@ class Ros2Source:
                 latest_ns = message.arrival_ns
                 yield message
             self._tell_losses()
-
-    def labels(self, reference_ns: int) -> Labels | None:
-        return None
 
     def interrupt(self) -> None:
         self._stopped.set()

@@ -12,6 +12,7 @@ import psutil
 
 from perception.pipeline.run_state import LOCK_FILE
 from tests.contract.brokers import NatsServer
+from tests.processes import holders_of
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = ("driver", "engine", "hung engine", "broker", "consumer")
@@ -104,13 +105,7 @@ class Crew:
     def _drivers(self) -> list[int]:
         """The child that works on the run: a spare does not hold its lock."""
         assert self._supervisor is not None
-        lock = str(self._state / LOCK_FILE)
-        found = []
-        for child in psutil.Process(self._supervisor.pid).children():
-            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                if any(file.path == lock for file in child.open_files()):
-                    found.append(child.pid)
-        return found
+        return holders_of(self._state / LOCK_FILE, psutil.Process(self._supervisor.pid).children())
 
     def _engines(self) -> list[int]:
         found = []

@@ -24,9 +24,10 @@ from perception.recorders.ros_sensor_bag import CLOUD
 from perception.sources import ros2
 from perception.sources.ros2 import Ros2Source
 from perception.sources.synthetic import SyntheticSource
+from tests.contract.brokers import free_port
 from tests.integration.conftest import Start
 from tests.integration.test_serve_command import Consumer, Served, write
-from tests.ros2_vehicle import Ros2Vehicle, free_port
+from tests.ros2_vehicle import Ros2Vehicle
 from tests.ros2_vehicle import router as open_router
 from tests.unit.service_parts import PATIENCE_S, until
 from tests.unit.test_live_sources import Listening

@@ -1,7 +1,5 @@
 """What nodes on rmw_zenoh see of us: keys, attachments and tokens as its design says them, over a real router."""
 
-import json
-import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,29 +15,19 @@ from perception.core.errors import QueueError
 from perception.queues.samples import sample_result
 from perception.recorders.ros_messages import DETECTIONS, typestore
 from perception.recorders.ros_zenoh import RosZenoh
+from tests.contract.brokers import free_port
+from tests.ros2_vehicle import router as open_router
+from tests.ros2_vehicle import session
 
 PATIENCE_S = 30.0
 TYPE = "vision_msgs::msg::dds_::Detection3DArray_"
 HASH = "RIHS01_793f5eab9595ac1c0da07873cc859db42eae51f0ee76056db8562515d830e018"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def session(**settings: object) -> zenoh.Session:
-    config = zenoh.Config()
-    for name, value in {"scouting/multicast/enabled": False, **settings}.items():
-        config.insert_json5(name, json.dumps(value))
-    return zenoh.open(config)
-
-
 @pytest.fixture
 def router() -> Iterator[str]:
     endpoint = f"tcp/127.0.0.1:{free_port()}"
-    opened = session(**{"mode": "router", "listen/endpoints": [endpoint]})
+    opened = open_router(endpoint)
     yield endpoint
     opened.close()  # type: ignore[no-untyped-call]
 

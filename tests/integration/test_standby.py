@@ -2,7 +2,7 @@
 
 import os
 import signal
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -10,15 +10,8 @@ import yaml
 
 from tests.integration.conftest import Perception, Start
 from tests.integration.test_serve_command import WAIT_S, Consumer
+from tests.processes import holders_of
 from tests.unit.service_parts import until
-
-
-def who_holds(lock: Path, among: list[psutil.Process]) -> int | None:
-    for process in among:
-        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            if any(file.path == str(lock) for file in process.open_files()):
-                return process.pid
-    return None
 
 
 def test_the_spare_goes_on_with_the_run(tmp_path: Path, start: Start) -> None:
@@ -36,11 +29,10 @@ def test_the_spare_goes_on_with_the_run(tmp_path: Path, start: Start) -> None:
         children = psutil.Process(supervisor.pid).children
         until(lambda: len(consumer.results) > 3 and len(children()) == 2)
         pids = {child.pid for child in children()}
-        first = who_holds(lock, children())
-        assert first is not None
+        (first,) = holders_of(lock, children())
         os.kill(first, signal.SIGKILL)
         until(lambda: any(result.provenance.restarts for result in list(consumer.results)))
-        assert {who_holds(lock, children())} == pids - {first}
+        assert set(holders_of(lock, children())) == pids - {first}
         news = next(result for result in list(consumer.results) if result.provenance.restarts)
         assert news.provenance.restarts == {"service": 1}
         assert news.provenance.dropped["outage"] > 0
