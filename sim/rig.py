@@ -11,6 +11,7 @@ from perception.config.load import load_settings
 from perception.config.paths import find_config
 from perception.config.schema import Settings
 from perception.core.cameras import CameraModel, Projection
+from perception.core.errors import ConfigError
 from perception.core.geometry import se3
 from perception.core.messages import EGO_SENSOR, ROUTE_SENSOR
 from perception.core.rig import MAX_CAMERAS, Modality, Sensor, SensorRig
@@ -214,6 +215,14 @@ class RigSpec(Settings):
         if cameras > MAX_CAMERAS:
             raise ValueError(f"sensors: {cameras} cameras, at most {MAX_CAMERAS} are supported")
         return self
+
+
+def without_cameras(spec: RigSpec) -> RigSpec:
+    """Raises ConfigError where a rig has nothing but cameras."""
+    others = tuple(sensor for sensor in spec.sensors if not isinstance(sensor, CameraConfig))
+    if not others:
+        raise ConfigError("cameras: false leaves this rig without any sensor; choose a rig that has others")
+    return spec.model_copy(update={"sensors": others})
 
 
 def load_rig(name_or_path: str) -> RigSpec:

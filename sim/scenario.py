@@ -35,6 +35,8 @@ class ScenarioConfig(Settings):
     """A shipped rig or the path of a .yaml file."""
     rig_variation: Annotated[float, Field(ge=0, le=1)] = 0.0
     """How far mounts, lenses and noise are moved at random, by the seed: the rigs of other vehicles, to learn from."""
+    cameras: bool = True
+    """False: the rig's cameras are left out, so that a drive is made several times as fast: to learn ways from, say."""
     keep_every: Annotated[int, Field(ge=1, le=100)] = 1
     """Sensors capture at every n-th turn of the lidar only: fewer and more different frames, to learn from."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from sim.logged_world import LoggedWorld, read_scenario
 from sim.loop import EgoLoop, is_off_road
 from sim.maps.area import drivable_grid
 from sim.maps.catalog import load_map
-from sim.rig import LidarConfig, load_rig
+from sim.rig import LidarConfig, load_rig, without_cameras
 from sim.rig_variation import vary_rig
 from sim.scenario import ScenarioConfig, load_scenario
 from sim.score import RouteScore, ScoreKeeper
@@ -58,7 +59,8 @@ class SimulatorSource:
     ) -> None:
         self.scenario = scenario
         variation_rng = np.random.default_rng([scenario.seed, RIG_STREAM])
-        self._spec = vary_rig(load_rig(scenario.rig), scenario.rig_variation, variation_rng)
+        spec = vary_rig(load_rig(scenario.rig), scenario.rig_variation, variation_rng)
+        self._spec = spec if scenario.cameras else without_cameras(spec)
         self._rig = self._spec.sensor_rig
         FaultInjector(scenario.fault_plan, self._rig, start_ns=0, seed=scenario.seed)
         if replay is None:
@@ -87,7 +89,7 @@ class SimulatorSource:
         """Not known: faults shift arrivals."""
         return None
 
-    @property
+    @cached_property
     def label_times_ns(self) -> tuple[int, ...]:
         """Captures of the first lidar, or of the first sensor where there is none."""
         sensors = self._spec.sensors

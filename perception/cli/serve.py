@@ -1,8 +1,10 @@
 """`perception serve`: the long-running service."""
 
 import contextlib
+import faulthandler
 import json
 import logging
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,8 +44,8 @@ def serve(
     """Serve the vehicles of CONFIG (a shipped name such as `example`, or a YAML file) until SIGTERM or Ctrl-C.
 
     Then no more messages are taken, frames under way are published, every run gets its end, and the service exits: 0
-    where all of that was done, 1 where not. A second signal ends it at once. Status, health, metrics and commands:
-    `perception ctl`, or HTTP on 127.0.0.1:8470 (docs/operations.md).
+    where all of that was done, 1 where not. A second signal ends it at once; SIGUSR1 prints where each thread is.
+    Status, health, metrics and commands: `perception ctl`, or HTTP on 127.0.0.1:8470 (docs/operations.md).
     """
     named = {"http.port": port, "traces.file": trace, "resume": resume}
     extra = [f"{field}={json.dumps(value, default=str)}" for field, value in named.items() if value is not None]
@@ -68,6 +70,8 @@ def _serve(config: ServeConfig, address: str | None) -> bool:
         stack.enter_context(_logging_to(config.logs))
         service = Service(config, address=address, engine=engine)
         stack.enter_context(first_signal(service.shut_down))
+        faulthandler.register(signal.SIGUSR1)
+        stack.callback(faulthandler.unregister, signal.SIGUSR1)
         server = stack.enter_context(contextlib.closing(ControlServer(service, config.http, listener)))
         log(logging.INFO, "control endpoint listens", url=server.url)
 

@@ -13,7 +13,8 @@ class DataConfig(Settings):
     """Where training frames come from. Drives are whatever `perception replay` opens, `sim:` included."""
 
     drives: tuple[str, ...]
-    """Paths of labelled drives; a pattern with * stands for every path that fits."""
+    """Paths of labelled drives; a pattern with * stands for every path that fits, `seed=1..40` of a simulated one for
+    a drive with each of these seeds."""
     validation: tuple[str, ...] = ()
     """Drives that are never trained on; early stopping and the logged metrics look at these."""
     store: str = "out/frames"

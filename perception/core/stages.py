@@ -91,7 +91,8 @@ class FuseRequest:
 
     cameras: one view for each present camera, in the order of their features. lidars: names of the present ones,
     lidar_age_ns their ages. radar_age_ns: mean age of the radar scans, None without any. speed_limit_mps: None where
-    not known. received_ns: monotonic time when the bundle's last message came in, for the account of latencies.
+    not known, and so is route_distance_m, how far it is to the manoeuvre or the light's stop line (`RouteCommand`).
+    received_ns: monotonic time when the bundle's last message came in, for the account of latencies.
     """
 
     reference_ns: int
@@ -104,6 +105,7 @@ class FuseRequest:
     command: Command
     speed_limit_mps: float | None
     signal: Signal
+    route_distance_m: float | None
     received_ns: int = 0
     keep_dense: bool = False
 

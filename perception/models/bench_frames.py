@@ -30,6 +30,7 @@ def surround_request() -> FuseRequest:
         command=Command.FOLLOW,
         speed_limit_mps=13.9,
         signal=Signal.UNKNOWN,
+        route_distance_m=None,
     )
 
 

@@ -206,8 +206,10 @@ class InferenceModel:
 
 def ego_vector(request: FuseRequest) -> F32:
     """How the ego moves and where it is told to go, (E,) float32 in the order of `EGO_FIELDS`."""
-    limit = request.speed_limit_mps
-    numbers = [request.speed_mps, request.yaw_rate_radps, limit or 0.0, float(limit is not None)]
+    limit, distance = request.speed_limit_mps, request.route_distance_m
+    numbers = [request.speed_mps, request.yaw_rate_radps]
+    for value in (limit, distance):
+        numbers += [value or 0.0, float(value is not None)]
     command = [float(request.command is Command(name)) for name in COMMANDS]
     signal = [float(request.signal is Signal(name)) for name in SIGNALS]
     return np.array(numbers + command + signal, dtype=np.float32)

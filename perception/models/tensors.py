@@ -21,6 +21,8 @@ EGO_FIELDS: Final = (
     "yaw_rate_radps",
     "speed_limit_mps",
     "speed_limit_is_known",
+    "route_distance_m",
+    "route_distance_is_known",
     *(f"command_{command}" for command in COMMANDS),
     *(f"signal_{signal}" for signal in SIGNALS),
 )

@@ -295,6 +295,7 @@ class Session:
             command=route.command if route else Command.FOLLOW,
             speed_limit_mps=route.speed_limit_mps if route else None,
             signal=route.signal if route else Signal.UNKNOWN,
+            route_distance_m=route.distance_m if route else None,
         )
 
     def _present(self, bundle: SensorBundle, modality: Modality) -> list[str]:

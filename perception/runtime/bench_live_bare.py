@@ -93,6 +93,7 @@ class PlainLoop:
             command=route.command if route else Command.FOLLOW,
             speed_limit_mps=route.speed_limit_mps if route else None,
             signal=route.signal if route else Signal.UNKNOWN,
+            route_distance_m=route.distance_m if route else None,
         )
         output = self._stages.fuse(request, [*cameras, *(one for _, one in lidars), *radars])
         payload = encode(

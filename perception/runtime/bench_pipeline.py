@@ -154,6 +154,7 @@ def _bare_rate(source: Source, stages: Stages) -> float:
                 command=Command.FOLLOW,
                 speed_limit_mps=None,
                 signal=Signal.UNKNOWN,
+                route_distance_m=None,
             )
             encoded = [one for _, one in views.values()] + [lidar] + ([stages.encode(radars)] if scanned else [])
             stages.fuse(request, encoded)

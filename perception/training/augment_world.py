@@ -123,6 +123,7 @@ def _ego(ego: Tensor, change: WorldChange) -> Tensor:
     changed = dict(column)
     changed["speed_mps"] = column["speed_mps"] * change.scale
     changed["speed_limit_mps"] = column["speed_limit_mps"] * change.scale
+    changed["route_distance_m"] = column["route_distance_m"] * change.scale
     changed["yaw_rate_radps"] = column["yaw_rate_radps"] * change.sign
     for command, other in _MIRRORED_COMMAND.items():
         is_given, is_other = column[f"command_{command}"], column[f"command_{other}"]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
@@ -29,6 +30,10 @@ Progress = Callable[[str], None]
 
 SCENE: Final = "#"
 """Between a path and the scene that is meant."""
+
+
+SIMULATED: Final = "sim:"
+_SEEDS: Final = re.compile(r"(?<=,)seed=(\d+)\.\.(\d+)(?=,|$)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +147,11 @@ def sample_order(length: int, step: int, batch_size: int, seed: int) -> list[int
 
 
 def _fitting(pattern: str) -> list[str]:
+    if seeds := _SEEDS.search(pattern):
+        first, last = int(seeds[1]), int(seeds[2])
+        if not pattern.startswith(SIMULATED) or last < first:
+            raise ConfigError(f"{pattern}: seed=FIRST..LAST is for {SIMULATED} drives, from the lower to the higher")
+        return [_SEEDS.sub(f"seed={seed}", pattern) for seed in range(first, last + 1)]
     if "*" not in pattern:
         return [pattern]
     path = Path(pattern)

@@ -70,7 +70,8 @@ class Served:
     def _read(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            self.log.append(json.loads(line))
+            is_log = line.startswith("{")
+            self.log.append(json.loads(line) if is_log else {"message": "", "text": line.rstrip()})
 
     def status(self) -> dict[str, Any]:
         code, text = ask(f"{self.url}/status")
@@ -93,7 +94,17 @@ class Served:
         try:
             code = self.process.wait(WAIT_S)
         except subprocess.TimeoutExpired:
-            pytest.fail(f"it did not end; its log: {self.log[-30:]}")
+            told = list(self.log[-30:])
+            self.process.send_signal(signal.SIGUSR1)
+            until(lambda: any("text" in line for line in self.log[len(told) :]))
+            self.process.kill()
+            self._thread.join(WAIT_S)
+            pytest.fail(
+                "it did not end; its log:\n"
+                + "\n".join(str(line) for line in told)
+                + "\nand its threads:\n"
+                + "\n".join(line["text"] for line in self.log if "text" in line)
+            )
         self._thread.join(WAIT_S)
         return code
 
@@ -172,6 +183,8 @@ def test_a_day_in_the_life_of_a_service(tmp_path: Path, start: Start, key: str, 
         assert served.metric("perception_model_loads_total") == 2
         assert served.metric("perception_runs_total", reason="failed", vehicle="carl") > 0
 
+        served.process.send_signal(signal.SIGUSR1)
+        until(lambda: any("service.py" in line.get("text", "") for line in list(served.log)))
         served.process.send_signal(signal.SIGTERM)
         assert served.end() == 0
         until(lambda: anna.open_runs() == berta.open_runs() == [], lambda: f"{anna.ends}\n{berta.ends}\n{served.log}")

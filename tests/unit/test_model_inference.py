@@ -113,7 +113,10 @@ def test_the_ego_vector_names_its_columns() -> None:
     values = dict(zip(EGO_FIELDS, ego_vector(request).tolist(), strict=True))
     assert {name for name, value in values.items() if value == 1.0} == {"command_right", "signal_red"}
     assert values["speed_mps"] == 7.0
-    assert ego_vector(replace(request, speed_limit_mps=13.0))[EGO_FIELDS.index("speed_limit_is_known")] == 1.0
+    request = replace(request, speed_limit_mps=13.0, route_distance_m=0.0)
+    values = dict(zip(EGO_FIELDS, ego_vector(request).tolist(), strict=True))
+    assert (values["speed_limit_mps"], values["speed_limit_is_known"]) == (13.0, 1.0)
+    assert (values["route_distance_m"], values["route_distance_is_known"]) == (0.0, 1.0)
 
 
 def test_an_untrained_model_publishes_little() -> None:

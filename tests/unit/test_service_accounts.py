@@ -47,6 +47,7 @@ def request(reference_ns: int) -> FuseRequest:
     return FuseRequest(
         reference_ns=reference_ns, cameras=(), lidars=(), lidar_age_ns=(), radar_age_ns=None, speed_mps=0.0,
         yaw_rate_radps=0.0, command=Command.FOLLOW, speed_limit_mps=None, signal=Signal.UNKNOWN,
+        route_distance_m=None,
         received_ns=monotonic_ns() - 5_000_000,
     )  # fmt: skip
 

@@ -56,6 +56,7 @@ def fuse(view: VehicleEngine, image: CameraRequest, handle: object, reference_ns
         yaw_rate_radps=0.0,
         command=Command.FOLLOW,
         speed_limit_mps=None,
+        route_distance_m=None,
         signal=Signal.UNKNOWN,
     )
     return view.fuse(request, [handle])  # type: ignore[list-item]

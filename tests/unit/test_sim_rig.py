@@ -10,7 +10,7 @@ import yaml
 from perception.core.errors import ConfigError
 from perception.core.messages import CameraFrame, EgoState, LidarSweep, RadarScan
 from perception.core.rig import Modality
-from sim.rig import CameraConfig, RigSpec, load_rig
+from sim.rig import CameraConfig, RigSpec, load_rig, without_cameras
 from sim.rig_variation import vary_rig
 from sim.sensors.schedule import Event, schedule
 from sim.sensors.suite import SensorSuite
@@ -216,6 +216,15 @@ def test_a_thinned_schedule_keeps_all_that_belongs_to_every_nth_turn() -> None:
         near = [min(abs(event.capture_ns - time) for time in lidar) for event in kept if event.sensor == sensor.name]
         assert len(near) == 6
         assert max(near) < 60_000_000
+
+
+def test_a_rig_without_its_cameras_keeps_the_rest_as_it_was() -> None:
+    rig = load_rig("tiny")
+    blind = without_cameras(rig)
+    assert blind.sensors == tuple(sensor for sensor in rig.sensors if not isinstance(sensor, CameraConfig))
+    assert len(blind.sensors) == len(rig.sensors) - 6
+    with pytest.raises(ConfigError, match="cameras: false"):
+        without_cameras(rig.model_copy(update={"sensors": rig.sensors[1:2]}))
 
 
 def test_a_varied_rig_is_valid_differs_and_repeats() -> None:

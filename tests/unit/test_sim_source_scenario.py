@@ -7,6 +7,7 @@ import pytest
 
 from perception.config.paths import config_dir
 from perception.core.errors import ConfigError, DriveError
+from perception.core.rig import Modality
 from sim.faults import FaultInjector
 from sim.logged_world import read_scenario
 from sim.rig import load_rig
@@ -41,6 +42,12 @@ def test_every_shipped_scenario_fits_its_rig(name: str) -> None:
 def test_a_wrong_field_is_named_with_what_it_may_be(setting: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         load_scenario("tiny", [setting])
+
+
+def test_a_drive_can_be_made_without_its_cameras() -> None:
+    source = open_simulator(load_scenario("tiny", ["cameras=false"]))
+    assert {sensor.modality for sensor in source.rig.sensors} == {Modality.LIDAR, Modality.RADAR}
+    assert source.label_times_ns == open_simulator(load_scenario("tiny")).label_times_ns
 
 
 def test_unknown_scenarios_rigs_and_sensors_are_named() -> None:

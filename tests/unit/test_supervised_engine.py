@@ -176,6 +176,7 @@ def fuse_of(time_ns: int) -> FuseRequest:
         yaw_rate_radps=0.0,
         command=Command.FOLLOW,
         speed_limit_mps=None,
+        route_distance_m=None,
         signal=Signal.UNKNOWN,
     )
 

@@ -154,6 +154,7 @@ def test_the_way_ahead_bends_with_its_world() -> None:
     ego = dict(zip(EGO_FIELDS, after.ego[0].tolist(), strict=True))
     assert ego["speed_mps"] == pytest.approx(8.0 * 1.05)
     assert ego["speed_limit_mps"] == pytest.approx(13.9 * 1.05)
+    assert ego["route_distance_m"] == pytest.approx(25.0 * 1.05)
     assert ego["yaw_rate_radps"] == pytest.approx(-0.1)
     assert (ego["command_left"], ego["command_right"]) == (0.0, 1.0)
     assert (ego["speed_limit_is_known"], ego["signal_green"]) == (1.0, 1.0)

@@ -107,6 +107,15 @@ def test_computed_drives_differ_by_what_they_compute() -> None:
     assert findings.counts == {Rule.DRIVE_AGAIN.value: 1}
 
 
+def test_a_range_of_seeds_stands_for_a_drive_with_each(root: Path) -> None:
+    drives, _ = find("sim:tiny,seed=7..9,duration_s=2")
+    assert [drive.path for drive in drives] == [f"sim:tiny,seed={seed},duration_s=2" for seed in (7, 8, 9)]
+    assert [drive.path for drive in find("sim:,seed=4..4")[0]] == ["sim:,seed=4"]
+    for wrong in ("sim:tiny,seed=9..7", f"{root},seed=1..2"):
+        with pytest.raises(ConfigError, match=r"seed=FIRST\.\.LAST"):
+            find(wrong)
+
+
 def test_a_drive_may_not_be_trained_on_and_validated_with(root: Path) -> None:
     settings = config((str(root),), validation=(f"{root / '..' / 'one'}#another",))
     with pytest.raises(ConfigError, match=r"data.validation: .*one#another is among data.drives too"):

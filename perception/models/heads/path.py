@@ -8,7 +8,7 @@ from perception.models.blocks import Attention, FeedForward, exact, start_small
 from perception.models.decoder import Memory
 from perception.models.tensors import EGO_FIELDS
 
-_UNITS = {"speed_mps": 10.0, "yaw_rate_radps": 0.3, "speed_limit_mps": 15.0}
+_UNITS = {"speed_mps": 10.0, "yaw_rate_radps": 0.3, "speed_limit_mps": 15.0, "route_distance_m": 30.0}
 
 
 class PathHead(nn.Module):
