@@ -118,7 +118,7 @@ class PathStageConfig(Settings):
     """Training of the path head alone, on features that were computed once: `perception train CONFIG --paths`."""
 
     draws: PositiveInt = 3
-    """How often each frame's features are computed, each time augmented and robbed of sensors anew (0.4 MB each)."""
+    """How often each frame's features are computed, each time augmented and robbed of sensors anew (0.25 MB each)."""
     steps: PositiveInt = 6000
     batch_size: PositiveInt = 32
     validate_every: PositiveInt = 500

@@ -18,7 +18,7 @@ from perception.models.heads.dense import DenseHead
 from perception.models.heads.depth import DepthHead
 from perception.models.heads.detection import DetectionHead
 from perception.models.heads.image import ImageHead
-from perception.models.heads.path import PathHead
+from perception.models.heads.path import PathHead, Surroundings
 from perception.models.queries import DenoisingQueries, QueryInit
 from perception.models.tensors import FusionInputs, FusionTensors
 
@@ -81,7 +81,18 @@ class PerceptionNetwork(nn.Module):
         states = self.decoder(queries, memory)  # (D, B, Q, C)
         labels, boxes, attributes = self.detection_head(states, queries)
         objects = states[-1, :, : self.query_init.ordinary]  # (B, Q, C)
-        mode_logits, waypoints, speed = self.path_head(objects, memory, inputs.ego)
+        bev_tokens = 1 + self.config.memory_cells**2  # the null token and the pooled bird's-eye view
+        mode_logits, waypoints, speed = self.path_head(
+            Surroundings(
+                objects=objects,
+                class_logits=labels[-1, :, : self.query_init.ordinary].detach(),
+                boxes=boxes[-1, :, : self.query_init.ordinary].detach(),
+                tokens=memory.keys[:, :bev_tokens],
+                bias=memory.bias[:, :bev_tokens],
+                drivable_logits=drivable.detach(),
+                ego=inputs.ego,
+            )
+        )
         return FusionTensors(
             heat_logits=heat,
             dense_boxes=dense_boxes,

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from perception.config.training import TrainingConfig
 from perception.core.errors import DriveError
-from perception.models.decoder import Memory
-from perception.models.heads.path import PathHead, constant_arc
+from perception.models.heads.path import PathHead, Surroundings, constant_arc
 from perception.models.network import PerceptionNetwork
 from perception.training.augment import augment
 from perception.training.batch import TrainingBatch
@@ -30,21 +29,24 @@ from perception.training.view_geometry import view_geometry
 
 FEATURE_BATCH: Final = 4
 
+_HALVED: Final = frozenset({"objects", "class_logits", "tokens", "drivable_logits"})
+
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PathSamples:
-    """What a path head is given, and what the driver did; S samples.
+    """What a path head is given, as `Surroundings` for S samples (large parts as float16), and what the driver did.
 
-    objects: (S, Q, C), keys and values: (S, 1 + T, C) float16 of the null token and the pooled bird's-eye view; bias:
-    (S, 1 + T). ego: (S, E). path_m, path_known, target_speed_mps: as in `TrainingBatch`.
+    path_m, path_known, target_speed_mps: as in `TrainingBatch`.
     """
 
     objects: Tensor
-    keys: Tensor
-    values: Tensor
+    class_logits: Tensor
+    boxes: Tensor
+    tokens: Tensor
     bias: Tensor
+    drivable_logits: Tensor
     ego: Tensor
     path_m: Tensor
     path_known: Tensor
@@ -140,8 +142,8 @@ def path_samples(
 
     Worlds are not turned, as paths begin along the ego's own axis, and nothing is pasted.
     """
-    given: list[tuple[Tensor, Memory, Tensor]] = []
-    hook = network.path_head.register_forward_pre_hook(lambda _, arguments: given.append(arguments))
+    given: list[Surroundings] = []
+    hook = network.path_head.register_forward_pre_hook(lambda _, arguments: given.append(*arguments))
     parts: list[PathSamples] = []
     try:
         for draw in range(max(1, draws)):
@@ -153,7 +155,7 @@ def path_samples(
                 if draws:
                     batch = _drawn(batch, network, config, (config.seed, draw, start))
                 forward(network, batch, view_geometry(batch, network.config))
-                parts.append(_sample(network.path_head, given.pop(), batch))
+                parts.append(_sample(given.pop(), batch))
     finally:
         hook.remove()
     if not parts:
@@ -180,8 +182,8 @@ def score_paths(head: PathHead, samples: PathSamples) -> PathScores:
 
 
 def answer_of(head: PathHead, samples: PathSamples) -> PathAnswer:
-    memory = Memory(values=samples.values.float(), keys=samples.keys.float(), bias=samples.bias)
-    logits, waypoints, speed = head(samples.objects.float(), memory, samples.ego)
+    given = Surroundings(**{field.name: getattr(samples, field.name).float() for field in fields(Surroundings)})
+    logits, waypoints, speed = head(given)
     return PathAnswer(mode_logits=logits, waypoints_m=waypoints, target_speed_mps=speed)
 
 
@@ -204,15 +206,10 @@ def _drawn(
     return drop_modalities(augment(batch, quiet, network.config, random, 1.0), config.dropout, random, 1.0)
 
 
-def _sample(head: PathHead, given: tuple[Tensor, Memory, Tensor], batch: TrainingBatch) -> PathSamples:
-    objects, memory, ego = given
-    bev = slice(0, head.bev_tokens)
+def _sample(given: Surroundings, batch: TrainingBatch) -> PathSamples:
+    kept = {field.name: getattr(given, field.name) for field in fields(Surroundings)}
     return PathSamples(
-        objects=objects.half(),
-        keys=memory.keys[:, bev].half(),
-        values=memory.values[:, bev].half(),
-        bias=memory.bias[:, bev].clone(),
-        ego=ego.clone(),
+        **{name: value.half() if name in _HALVED else value.clone() for name, value in kept.items()},
         path_m=batch.path_m,
         path_known=batch.path_known,
         target_speed_mps=batch.target_speed_mps,
