@@ -4,6 +4,8 @@ TORCH ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(TORCH)
+# Where compiled modules are not to be kept, as in many containers, every start of `perception` compiles for 4 seconds.
+unexport PYTHONDONTWRITEBYTECODE
 # Without compiling: what is never imported need not be, and the rest is compiled as it is imported.
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 TESTS ?=
@@ -34,6 +36,8 @@ else
 	$(PIP) torch==2.13.0
 endif
 	$(PIP) --editable ".[dev,sim]"
+	$(BIN)/python -m compileall -q perception sim
+	$(BIN)/python -c "import ray, perception.queues.zenoh, perception.runtime.engines, perception.training.trainer"
 	touch $@
 
 demo: setup

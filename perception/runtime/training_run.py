@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from perception.config.training import TrainingConfig
 from perception.core.errors import UsageError
-from perception.models.checkpoint import load_checkpoint, save_checkpoint
+from perception.models.checkpoint import SUFFIX, load_checkpoint, save_checkpoint
 from perception.training.dataset import Prepared, prepare
 from perception.training.gates import Gate, GateReport, judge_gradients, judge_overfit
 from perception.training.log import TrainingDisplay
@@ -125,11 +125,17 @@ def run_paths(
 ) -> PathsAccount:
     """Train the path head alone on the best weights of the run in `folder`, or on those that `config` starts from.
 
-    Raises what `prepare` and `train_paths` raise.
+    Raises UsageError where neither are trained, and what `prepare` and `train_paths` raise.
     """
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
     fresh, metadata = first_network(config), dict[str, str]()
-    if (best := folder / BEST).is_file():
+    best = folder / BEST
+    if not best.is_file() and not config.model.endswith(SUFFIX):
+        raise UsageError(
+            f"--paths teaches ways to a network that sees already, and {folder} has no weights: run `perception train` "
+            "with this CONFIG first, or set `model` to a checkpoint"
+        )
+    if best.is_file():
         fresh, metadata = load_checkpoint(best, fresh.config)
     prepared = prepare(config, fresh.config, progress=display.note, should_stop=should_stop)
     before, after = train_paths(

@@ -18,6 +18,7 @@ from perception.core.errors import DriveError
 from perception.models.heads.path import PathHead, Surroundings, constant_arc
 from perception.models.network import PerceptionNetwork
 from perception.training.augment import augment
+from perception.training.average import Average
 from perception.training.batch import TrainingBatch
 from perception.training.collate import collate
 from perception.training.dropout import drop_modalities
@@ -80,6 +81,11 @@ class PathScores:
     arc_ade_m: float
     speed_mps: float
 
+    @property
+    def total_m(self) -> float:
+        """What the best head is chosen by: the surest way alone is near just driving on before anything is learned."""
+        return self.surest_ade_m + self.min_ade_m
+
     def __str__(self) -> str:
         return (
             f"surest way {self.surest_ade_m:.2f} m off, best {self.min_ade_m:.2f} m, just driving on "
@@ -112,17 +118,18 @@ def train_paths(
     head = network.path_head.requires_grad_(True)
     before = best = score_paths(head, judged)
     kept = copy.deepcopy(head.state_dict())
-    optimiser = Optimiser(head, stage.optimiser, stage.steps)
+    optimiser, average = Optimiser(head, stage.optimiser, stage.steps), Average(head, stage.optimiser.ema_decay)
     random = torch.Generator().manual_seed(config.seed)
     progress(f"{len(known)} samples; before: {before}")
     for step in range(stage.steps):
         chosen = torch.randint(len(known), (stage.batch_size,), generator=random)
         loss = _step(head, optimiser, known.rows(chosen.to(device)), config, step)
+        average.update(step)
         if (step + 1) % stage.validate_every == 0 or step + 1 == stage.steps:
-            scores = score_paths(head, judged)
+            scores = score_paths(average.network, judged)
             progress(f"step {step + 1} of {stage.steps}, loss {float(loss):.3f}: {scores}")
-            if scores.surest_ade_m < best.surest_ade_m:
-                best, kept = scores, copy.deepcopy(head.state_dict())
+            if scores.total_m < best.total_m:
+                best, kept = scores, copy.deepcopy(average.network.state_dict())
             if should_stop():
                 break
     head.load_state_dict(kept)

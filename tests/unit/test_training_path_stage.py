@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from perception.config.training import LossConfig, OptimiserConfig, PathStageConfig
-from perception.core.errors import DriveError
+from perception.core.errors import DriveError, UsageError
 from perception.models.network import build_network
+from perception.runtime.training_run import run_paths
 from perception.training.frames import TrainingFrame
+from perception.training.log import open_training_display
 from perception.training.path_stage import path_samples, score_paths, train_paths
 from tests.training_runs import MINI, PLAIN, WHOLE, mini_config, mini_frames
 
@@ -73,3 +76,8 @@ def test_a_stage_that_is_told_to_stop_keeps_the_best_head_so_far() -> None:
     before, after = train_paths(network, frames, frames, CONFIG, CPU, told.append, should_stop=lambda: True)
     assert sum("step" in line for line in told) == 1
     assert after.surest_ade_m <= before.surest_ade_m
+
+
+def test_ways_are_not_taught_to_a_network_that_sees_nothing(tmp_path: Path) -> None:
+    with open_training_display(quiet=True) as display, pytest.raises(UsageError, match="set `model` to a checkpoint"):
+        run_paths(CONFIG, tmp_path, display)
