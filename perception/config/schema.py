@@ -95,8 +95,6 @@ class ModelConfig(Settings):
     layers: PositiveInt = 2
     heatmap_queries: PositiveInt = 128
     learned_queries: PositiveInt = 16
-    path_layers: PositiveInt = 2
-    """How often the ways look at what is around."""
     path_modes: PositiveInt = 6
     path_steps: PositiveInt = 6
     path_step_s: PositiveFloat = 0.5

@@ -92,6 +92,8 @@ class LossConfig(Settings):
     """Modes share the confidence that is asked for by exp(-distance from the driver's way / this), so that of two that
     are about as near neither is called wrong. 0: all of it for the nearest."""
     speed: NonNegativeFloat = 0.1
+    curve: NonNegativeFloat = 0.5
+    """Of the choice among the curves that a way may follow."""
     drivable: NonNegativeFloat = 1.0
     image_heatmap: NonNegativeFloat = 0.5
     image_depth: NonNegativeFloat = 0.5
@@ -118,7 +120,7 @@ class PathStageConfig(Settings):
     """Training of the path head alone, on features that were computed once: `perception train CONFIG --paths`."""
 
     draws: PositiveInt = 3
-    """How often each frame's features are computed, each time augmented and robbed of sensors anew (0.25 MB each)."""
+    """How often each frame's features are computed, each time augmented and robbed of sensors anew (0.05 MB each)."""
     steps: PositiveInt = 6000
     batch_size: PositiveInt = 32
     validate_every: PositiveInt = 500

@@ -31,7 +31,9 @@ SUFFIXES: Final = {"onnx": ".onnx", "torch": ".pt2"}
 METADATA: Final = "metadata.json"
 STAGES: Final = ("camera", "lidar", "radar", "fusion")
 INPUTS: Final = tuple(field.name for field in fields(FusionInputs))
-OUTPUTS: Final = tuple(field.name for field in fields(FusionTensors) if field.name != "depth_logits")
+OUTPUTS: Final = tuple(
+    field.name for field in fields(FusionTensors) if field.name not in ("curve_logits", "depth_logits")
+)
 """What fusion says, in this order; as `FusionTensors`, of the decoder's layers the last alone."""
 
 _CAMERA_DIMENSION: Final = 1

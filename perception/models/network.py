@@ -81,15 +81,12 @@ class PerceptionNetwork(nn.Module):
         states = self.decoder(queries, memory)  # (D, B, Q, C)
         labels, boxes, attributes = self.detection_head(states, queries)
         objects = states[-1, :, : self.query_init.ordinary]  # (B, Q, C)
-        bev_tokens = 1 + self.config.memory_cells**2  # the null token and the pooled bird's-eye view
-        mode_logits, waypoints, speed = self.path_head(
+        mode_logits, waypoints, speed, curve_logits = self.path_head(
             Surroundings(
+                drivable_logits=drivable.detach(),
                 objects=objects,
                 class_logits=labels[-1, :, : self.query_init.ordinary].detach(),
                 boxes=boxes[-1, :, : self.query_init.ordinary].detach(),
-                tokens=memory.keys[:, :bev_tokens],
-                bias=memory.bias[:, :bev_tokens],
-                drivable_logits=drivable.detach(),
                 ego=inputs.ego,
             )
         )
@@ -104,6 +101,7 @@ class PerceptionNetwork(nn.Module):
             mode_logits=mode_logits,
             waypoints_m=waypoints,
             target_speed_mps=speed,
+            curve_logits=curve_logits,
             depth_logits=depth,
         )
 

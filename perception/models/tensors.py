@@ -77,6 +77,7 @@ class FusionTensors:
     is the answer, the others are for training. query_cell: (B, Q) int64, the cell of each query, learned ones behind
     the last cell; with it ties are broken.
     mode_logits: (B, modes). waypoints_m: (B, modes, steps, 2). target_speed_mps: (B,), may be slightly negative.
+    curve_logits: (B, K), which of the curves (`models/heads/curves.py`) the way is like.
     depth_logits: (B, N, T, bins), how far each image token looks (`models/heads/depth.py`).
     """
 
@@ -90,6 +91,7 @@ class FusionTensors:
     mode_logits: Tensor
     waypoints_m: Tensor
     target_speed_mps: Tensor
+    curve_logits: Tensor
     depth_logits: Tensor
 
 

@@ -6,9 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from perception.models.heads.curves import distance_from_curves
 from perception.training.losses_terms import Divisor, at_least_one, mean_of
 
 LEAST_SOFTNESS_M: Final = 1e-3
+CURVE_SOFTNESS_M: Final = 0.3
+"""Curves share what is asked for by exp(-distance from the driver's way / this)."""
 
 
 class Ways(Protocol):
@@ -23,6 +26,9 @@ class Ways(Protocol):
     @property
     def target_speed_mps(self) -> Tensor: ...
 
+    @property
+    def curve_logits(self) -> Tensor: ...
+
 
 class Driven(Protocol):
     """What the driver did, as in `TrainingBatch`."""
@@ -36,11 +42,14 @@ class Driven(Protocol):
     @property
     def target_speed_mps(self) -> Tensor: ...
 
+    @property
+    def ego(self) -> Tensor: ...
+
 
 def path_losses(
     tensors: Ways, batch: Driven, softness_m: float = 0.0, divisor: Divisor = at_least_one
 ) -> dict[str, Tensor]:
-    """`path` (metres), `mode` and `speed` (m/s), unweighted; means over the frames where the driver's way is known.
+    """`path` (metres), `mode`, `speed` (m/s), `curve`, unweighted; means over frames where the driver's way is known.
 
     Only the nearest mode is drawn to the driver's path, the others stay free for other ways (Lee et al., winner takes
     all, NeurIPS 2016). softness_m: see `LossConfig.mode_softness_m`.
@@ -54,10 +63,15 @@ def path_losses(
     share = (-gap.detach() / max(softness_m, LEAST_SOFTNESS_M)).softmax(dim=1)  # (B, modes)
     confidence = functional.cross_entropy(tensors.mode_logits, share, reduction="none")  # (B,)
     confidence = confidence + torch.special.entr(share).sum(dim=1).neg()  # 0 where the shares are met
+    gap, tells = distance_from_curves(batch.path_m, is_known, batch.ego[:, 0])  # (B, K), (B,)
+    like = (-gap / CURVE_SOFTNESS_M).softmax(dim=1)  # (B, K)
+    curve = functional.cross_entropy(tensors.curve_logits, like, reduction="none")  # (B,)
+    curve = curve + torch.special.entr(like).sum(dim=1).neg()
     is_speed_known = batch.target_speed_mps.isfinite()  # (B,)
     speed = torch.where(is_speed_known, batch.target_speed_mps, 0.0)
     return {
         "path": mean_of(nearest, is_any, divisor),
         "mode": mean_of(confidence, is_any, divisor),
+        "curve": mean_of(curve, tells, divisor),
         "speed": mean_of((tensors.target_speed_mps - speed).abs(), is_speed_known, divisor),
     }

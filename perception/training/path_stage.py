@@ -30,7 +30,7 @@ from perception.training.view_geometry import view_geometry
 
 FEATURE_BATCH: Final = 4
 
-_HALVED: Final = frozenset({"objects", "class_logits", "tokens", "drivable_logits"})
+_HALVED: Final = frozenset({"objects", "class_logits", "drivable_logits"})
 
 Progress = Callable[[str], None]
 
@@ -42,12 +42,10 @@ class PathSamples:
     path_m, path_known, target_speed_mps: as in `TrainingBatch`.
     """
 
+    drivable_logits: Tensor
     objects: Tensor
     class_logits: Tensor
     boxes: Tensor
-    tokens: Tensor
-    bias: Tensor
-    drivable_logits: Tensor
     ego: Tensor
     path_m: Tensor
     path_known: Tensor
@@ -67,6 +65,7 @@ class PathAnswer:
     mode_logits: Tensor
     waypoints_m: Tensor
     target_speed_mps: Tensor
+    curve_logits: Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,8 +189,8 @@ def score_paths(head: PathHead, samples: PathSamples) -> PathScores:
 
 def answer_of(head: PathHead, samples: PathSamples) -> PathAnswer:
     given = Surroundings(**{field.name: getattr(samples, field.name).float() for field in fields(Surroundings)})
-    logits, waypoints, speed = head(given)
-    return PathAnswer(mode_logits=logits, waypoints_m=waypoints, target_speed_mps=speed)
+    logits, waypoints, speed, curve = head(given)
+    return PathAnswer(mode_logits=logits, waypoints_m=waypoints, target_speed_mps=speed, curve_logits=curve)
 
 
 def _step(head: PathHead, optimiser: Optimiser, samples: PathSamples, config: TrainingConfig, step: int) -> Tensor:

@@ -30,6 +30,7 @@ def tensors(**changes: torch.Tensor) -> FusionTensors:
         mode_logits=torch.zeros(1, MODES),
         waypoints_m=torch.zeros(1, MODES, STEPS, 2),
         target_speed_mps=torch.zeros(1),
+        curve_logits=torch.zeros(1, 0),
         depth_logits=torch.zeros(1, 0, 0, 24),
     )
     return replace(quiet, **changes)

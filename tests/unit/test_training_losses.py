@@ -11,6 +11,7 @@ from torch import Tensor
 from perception.config.training import LossConfig
 from perception.core.taxonomy import ATTRIBUTES, CLASS_ATTRIBUTES, CLASS_INDEX, CLASSES
 from perception.models.boxes import BOX_FIELDS, CENTER, VELOCITY, VELOCITY_SCALE, encode_boxes
+from perception.models.heads.curves import distance_from_curves
 from perception.models.heads.depth import DEPTH_BINS, DEPTH_RANGE_M
 from perception.models.queries import DenoisingQueries, QueryInit, select_peaks
 from perception.models.tensors import FusionTensors
@@ -19,6 +20,7 @@ from perception.training.forward import Outputs
 from perception.training.losses import compute_losses
 from perception.training.losses_dense import drivable_loss
 from perception.training.losses_image import depth_loss
+from perception.training.losses_path import CURVE_SOFTNESS_M
 from perception.training.losses_terms import box_error, focal_loss, heat_loss
 from perception.training.projection import project
 from perception.training.targets import cell_m, dense_assignment, heat_targets, objects_of
@@ -74,6 +76,7 @@ def truth(batch: TrainingBatch) -> Outputs:
         mode_logits=modes,
         waypoints_m=waypoints,
         target_speed_mps=batch.target_speed_mps,
+        curve_logits=-distance_from_curves(batch.path_m, batch.path_known, batch.ego[:, 0])[0] / CURVE_SOFTNESS_M,
         depth_logits=depth_truth(depth_m),
     )
     return Outputs(tensors=tensors, image_heat=torch.where(image_heat == 1, SURE, -SURE), denoising=None)
@@ -94,6 +97,12 @@ def test_perfect_outputs_cost_nothing(objects: tuple[int, ...]) -> None:
         assert float(part) == pytest.approx(0.0, abs=2e-4), name
 
 
+def wrong_curves(outputs: Outputs) -> float:
+    """What it costs to take all curves for equally likely: how far the right shares are from that."""
+    share = outputs.tensors.curve_logits.softmax(dim=1)
+    return float((math.log(share.shape[1]) - torch.special.entr(share).sum(dim=1)).mean())
+
+
 def shifted(outputs: Outputs, **changes: Tensor) -> Outputs:
     return replace(outputs, tensors=replace(outputs.tensors, **changes))
 
@@ -110,6 +119,7 @@ def test_each_loss_sees_its_own_mistake_and_no_other() -> None:
         "box": (shifted(right, boxes=t.boxes + moved), config.box * SMALL.layers * error),
         "path": (shifted(right, waypoints_m=t.waypoints_m + 0.1), config.path * 0.2),
         "mode": (shifted(right, mode_logits=t.mode_logits * 0), config.mode * math.log(SMALL.path_modes)),
+        "curve": (shifted(right, curve_logits=t.curve_logits * 0), config.curve * wrong_curves(right)),
         "speed": (shifted(right, target_speed_mps=t.target_speed_mps - 3), config.speed * 3.0),
     }
     for name, (outputs, expected) in wrong.items():

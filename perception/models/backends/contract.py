@@ -45,5 +45,6 @@ class Backend(Protocol):
     def fuse(self, inputs: FusionInputs) -> FusionTensors:
         """What the heads say of B bundles, on the CPU in float32: the one place where a frame is waited for.
 
-        Of the decoder's layers the last alone; `depth_logits` (B, 0, 0, 0), nobody asks for them here.
+        Of the decoder's layers the last alone; `curve_logits` (B, 0) and `depth_logits` (B, 0, 0, 0), as nobody
+        asks for them here.
         """

@@ -17,7 +17,8 @@ EXACT: Final = (
     "dense_head.box",
     "dense_head.drivable",
     "detection_head",
-    "path_head.waypoints",
+    "path_head.weighed",
+    "path_head.progress",
     "path_head.confidence",
     "path_head.speed",
 )

@@ -35,7 +35,7 @@ def inputs_to_device(inputs: FusionInputs, device: torch.device) -> FusionInputs
 
 
 def answer_of(tensors: FusionTensors) -> FusionTensors:
-    """What inference wants of the network's outputs: the decoder's last layer, in float32, without depths."""
+    """What inference wants of the network's outputs: the decoder's last layer, in float32, nothing for training alone."""
     return FusionTensors(
         heat_logits=tensors.heat_logits.float(),
         dense_boxes=tensors.dense_boxes.float(),
@@ -47,6 +47,7 @@ def answer_of(tensors: FusionTensors) -> FusionTensors:
         mode_logits=tensors.mode_logits.float(),
         waypoints_m=tensors.waypoints_m.float(),
         target_speed_mps=tensors.target_speed_mps.float(),
+        curve_logits=tensors.heat_logits.new_zeros((len(tensors.heat_logits), 0), dtype=torch.float32),
         depth_logits=tensors.heat_logits.new_zeros((len(tensors.heat_logits), 0, 0, 0), dtype=torch.float32),
     )
 
