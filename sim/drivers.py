@@ -68,7 +68,9 @@ class HintsDriver:
         wanted = max(CREEP_MPS if creeps else 0.0, heard.result.path_hints.target_speed_mps)
         acceleration = idm(state.speed_mps, wanted, math.inf, 0.0, spec) if wanted > 0.2 else -1.5
         speed_mps = max(CREEP_MPS if creeps else 0.0, state.speed_mps)
-        brake = emergency_brake(heard, path, situation, age_s, speed_mps)
+        # Who creeps passes what he would not pass at speed: parked cars are a hand's breadth away in narrow streets.
+        margin_m = 0.0 if creeps else SIDE_MARGIN_M
+        brake = emergency_brake(heard, path, situation, age_s, speed_mps, margin_m)
         return DriveTarget(steer_rad=_steer(path, situation), acceleration_mps2=min(acceleration, brake))
 
     def _creeps(self, situation: Situation) -> bool:
@@ -107,7 +109,9 @@ def _line(mode: F64) -> F64:
     return np.concatenate([np.zeros((1, 2)), mode[np.all(np.isfinite(mode), axis=1)]])
 
 
-def emergency_brake(heard: Heard, path: Path, situation: Situation, age_s: float, speed_mps: float) -> float:
+def emergency_brake(
+    heard: Heard, path: Path, situation: Situation, age_s: float, speed_mps: float, margin_m: float = SIDE_MARGIN_M
+) -> float:
     """Deceleration (negative) that detections on the hinted path call for at a speed; infinite where none does."""
     detections, spec, state = heard.result.detections, situation.spec, situation.state
     keep = detections.score >= MIN_SCORE
@@ -120,7 +124,7 @@ def emergency_brake(heard: Heard, path: Path, situation: Situation, age_s: float
     s, offset = path.project(world)
     own_s, _ = path.project(np.array([[state.x_m, state.y_m]]))
     half = detections.size_m[keep, :2].astype(np.float64) / 2
-    lies_on = np.abs(offset) < np.minimum(half[:, 1], 1.5) + spec.width_m / 2 + SIDE_MARGIN_M
+    lies_on = np.abs(offset) < np.minimum(half[:, 1], 1.5) + spec.width_m / 2 + margin_m
     gap = s - own_s[0] - spec.front_m - half[:, 0] - BRAKE_MARGIN_M
     is_ahead = lies_on & (s > own_s[0] + spec.front_m) & (s < path.length_m)
     if not is_ahead.any():

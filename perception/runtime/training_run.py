@@ -137,6 +137,8 @@ def run_paths(
         )
     if best.is_file():
         fresh, metadata = load_checkpoint(best, fresh.config)
+    else:
+        metadata = load_checkpoint(Path(config.model))[1]
     prepared = prepare(config, fresh.config, progress=display.note, should_stop=should_stop)
     before, after = train_paths(
         fresh,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from perception.config.schema import ModelConfig
 from perception.config.training import TrainingConfig
 from perception.core.errors import ModelError, UsageError
+from perception.models.network import PerceptionNetwork
 from perception.training.average import Average
 from perception.training.optimiser import Optimiser
 
@@ -76,7 +77,12 @@ class Identity:
 
 
 def save_state(
-    folder: Path, network: nn.Module, average: Average, optimiser: Optimiser, progress: Progress, identity: Identity
+    folder: Path,
+    network: nn.Module,
+    average: Average[PerceptionNetwork],
+    optimiser: Optimiser,
+    progress: Progress,
+    identity: Identity,
 ) -> Path:
     """Write the state of `progress.step`; whatever happens meanwhile, the folder holds a whole state afterwards."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -106,7 +112,9 @@ def last_progress(folder: Path) -> Progress:
     return _read(states[-1])[0] if states else Progress()
 
 
-def load_state(path: Path, network: nn.Module, average: Average, optimiser: Optimiser, identity: Identity) -> Progress:
+def load_state(
+    path: Path, network: nn.Module, average: Average[PerceptionNetwork], optimiser: Optimiser, identity: Identity
+) -> Progress:
     """Put a state back into freshly built parts.
 
     Raises UsageError, naming each difference, where the run had other settings or data; ModelError where the file is

@@ -22,7 +22,7 @@ from perception.training.state import (
 )
 from tests.training_runs import MINI, mini_config
 
-Parts = tuple[PerceptionNetwork, Average, Optimiser]
+Parts = tuple[PerceptionNetwork, Average[PerceptionNetwork], Optimiser]
 
 
 def parts(name: str = "adamw", seed: int = 0) -> Parts:

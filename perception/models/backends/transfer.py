@@ -35,7 +35,7 @@ def inputs_to_device(inputs: FusionInputs, device: torch.device) -> FusionInputs
 
 
 def answer_of(tensors: FusionTensors) -> FusionTensors:
-    """What inference wants of the network's outputs: the decoder's last layer, in float32, nothing for training alone."""
+    """What inference wants of the network's outputs: the decoder's last layer, in float32, no more."""
     return FusionTensors(
         heat_logits=tensors.heat_logits.float(),
         dense_boxes=tensors.dense_boxes.float(),

@@ -112,11 +112,11 @@ class PathHead(nn.Module):
             share = share.float()
             mass = share.sum(dim=-1).clamp(min=1e-9)  # (B, WAYS)
             lines = torch.einsum("bwk,kli->bwli", share / mass[..., None], self.family[..., :2])  # (B, WAYS, L, 2)
-            ahead = self.progress(x).unflatten(-1, (self.speeds, self.steps))  # (B, WAYS, speeds, steps)
+            ahead = self.progress(x).view(*x.shape[:2], self.speeds, self.steps)  # (B, WAYS, speeds, steps)
             each_m = functional.relu(ego[:, None, None, :1] * self.step_s + ahead)
             length = each_m.cumsum(dim=-1).flatten(2) / scale[:, None, None]  # (B, WAYS, speeds * steps)
             points = points_at(lines, length) * scale[:, None, None, None]  # (B, WAYS, speeds * steps, 2)
-            ways = points.unflatten(2, (self.speeds, self.steps)).flatten(1, 2)  # (B, modes, steps, 2)
+            ways = points.reshape(len(points), -1, self.steps, 2)  # (B, modes, steps, 2)
             sure = mass.log()[..., None] + self.confidence(x).log_softmax(dim=-1)  # (B, WAYS, speeds)
             speed = ego[:, 0] + self.speed(x[:, 0])[:, 0]  # (B,)
             return sure.flatten(1), ways, speed, likely
@@ -127,7 +127,8 @@ class PathHead(nn.Module):
         chance = drivable_logits.float().sigmoid()[:, None]  # (B, 1, G, G)
         road = functional.grid_sample(chance, place, align_corners=False)[:, 0]  # (B, K, P)
         along = torch.cat([road, self.shape.expand(len(road), -1, -1)], dim=-1)  # (B, K, P + shape)
-        return functional.relu(self.road(along) + self.asked(ego / self.units)[:, None])
+        seen: Tensor = functional.relu(self.road(along) + self.asked(ego / self.units)[:, None])
+        return seen
 
     def _off_the_arc(self, ego: Tensor, scale: Tensor) -> Tensor:
         """Mean distance (B, K) of each curve from the arc that the ego is on."""
@@ -135,7 +136,8 @@ class PathHead(nn.Module):
         speed = ego[:, :1].clamp(min=1.0)
         arc = constant_arc(speed[:, 0], ego[:, 1], metres / speed)  # (B, L, 2)
         gap = self.family[None, :, :, :2] * scale[:, None, None, None] - arc[:, None]
-        return gap.norm(dim=-1).mean(dim=-1)
+        mean: Tensor = gap.norm(dim=-1).mean(dim=-1)
+        return mean
 
     def _ways(self, likely: Tensor) -> tuple[Tensor, Tensor]:
         """The best curve and the best that is no neighbour of it (B, WAYS); the chance of each with its neighbours,
