@@ -59,7 +59,7 @@ def test_only_weights_of_layers_decay() -> None:
     assert len(decayed) + len(free) == len(names)
     assert all(names[id(p)].endswith("weight") and p.ndim > 1 for p in decayed)
     kept = {names[id(p)] for p in free}
-    assert {"query_init.class_embedding.weight", "path_head.mode_queries", "memory.norm.weight"} <= kept
+    assert {"query_init.class_embedding.weight", "path_head.inertia", "memory.norm.weight"} <= kept
     assert not any(name.endswith("conv.weight") for name in kept)
 
 

@@ -25,7 +25,7 @@ def curves() -> Tensor:
 
     x forward, y left; they begin at the origin, which is left out, along x. Each comes with its mirror image.
     """
-    along = torch.arange(round(LENGTH_M / STEP_M)) * STEP_M  # (L,)
+    along = torch.arange(round(LENGTH_M / STEP_M), device="cpu") * STEP_M  # (L,); kept, so never of another device
     found = []
     for begin_m in FIRST_BEND_M:
         for first in CURVATURES_PER_M:
@@ -53,7 +53,7 @@ def points_at(lines: Tensor, length_m: Tensor) -> Tensor:
     lines = torch.cat([torch.zeros_like(lines[..., :1, :]), lines], dim=-2)  # (..., 1 + L, 2)
     last = lines.shape[-2] - 1
     place = length_m / STEP_M
-    low = place.detach().floor().clamp(0, last - 1).long()  # (..., S)
+    low = place.detach().nan_to_num().floor().clamp(0, last - 1).long()  # (..., S)
     begin = lines.gather(-2, low[..., None].expand(*low.shape, 2))
     end = lines.gather(-2, (low + 1)[..., None].expand(*low.shape, 2))
     return begin + (end - begin) * (place - low)[..., None]
@@ -74,7 +74,7 @@ def distance_from_curves(path_m: Tensor, known: Tensor, speed_mps: Tensor) -> tu
     family = curves()[..., :2].to(path)  # (K, L, 2)
     # Curves are the same for all: look up each length in all of them at once.
     place = (length / STEP_M - 1).clamp(0, family.shape[1] - 1)
-    low = place.floor().clamp(max=family.shape[1] - 2).long()  # (B, S)
+    low = place.nan_to_num().floor().clamp(max=family.shape[1] - 2).long()  # (B, S)
     share = (place - low)[..., None]
     points = family[:, low] * (1 - share) + family[:, low + 1] * share  # (K, B, S, 2)
     gap = (points - path).norm(dim=-1) * scale[..., 0] * counts  # (K, B, S)

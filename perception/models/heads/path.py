@@ -167,7 +167,7 @@ def _probes(family: Tensor) -> Tensor:
     """Places (K, P, 2) in metres along each curve and beside it."""
     every = round(PROBE_EVERY_M / STEP_M)
     x, y, heading = family[:, every - 1 :: every, None].unbind(dim=-1)  # (K, along, 1) each
-    aside = torch.tensor(PROBES_ASIDE_M)
+    aside = torch.tensor(PROBES_ASIDE_M, device=family.device)
     places = torch.stack([x - aside * heading.sin(), y + aside * heading.cos()], dim=-1)  # (K, along, aside, 2)
     return places.flatten(1, 2)
 
@@ -175,7 +175,7 @@ def _probes(family: Tensor) -> Tensor:
 def _shape(family: Tensor) -> Tensor:
     """What tells curves from each other, (K, 6), about -1..1."""
     middle, end = family[:, family.shape[1] // 2], family[:, -1]
-    units = torch.tensor([LENGTH_M, LENGTH_M, 2.0])
+    units = torch.tensor([LENGTH_M, LENGTH_M, 2.0], device=family.device)
     return torch.cat([middle / units, end / units], dim=-1)
 
 
