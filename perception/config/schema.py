@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
@@ -71,6 +71,10 @@ class RadarConfig(Settings):
     channels: PositiveInt = 32
 
 
+PATH_WAYS: Final = 2
+"""Path hints follow so many ways, each at several speeds."""
+
+
 class ModelConfig(Settings):
     """Shape of the network; two checkpoints fit each other only if these are equal.
 
@@ -96,6 +100,7 @@ class ModelConfig(Settings):
     heatmap_queries: PositiveInt = 128
     learned_queries: PositiveInt = 16
     path_modes: PositiveInt = 6
+    """`PATH_WAYS` ways, each at several speeds."""
     path_steps: PositiveInt = 6
     path_step_s: PositiveFloat = 0.5
     max_detections: PositiveInt = 144
@@ -115,6 +120,8 @@ class ModelConfig(Settings):
             raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
         if self.lidar.canvas % self.bev_cells or self.bev_cells % self.memory_cells:
             raise ValueError("lidar.canvas must be a multiple of bev_cells, and that of memory_cells")
+        if self.path_modes % PATH_WAYS:
+            raise ValueError(f"path_modes {self.path_modes} must be a multiple of {PATH_WAYS}")
         if self.image.height_px % 16 or self.image.width_px % 16:
             raise ValueError("image sides must be multiples of 16")
         return self

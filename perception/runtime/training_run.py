@@ -128,17 +128,14 @@ def run_paths(
     Raises UsageError where neither are trained, and what `prepare` and `train_paths` raise.
     """
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
-    fresh, metadata = first_network(config), dict[str, str]()
     best = folder / BEST
-    if not best.is_file() and not config.model.endswith(SUFFIX):
+    start = best if best.is_file() else Path(config.model)
+    if start.suffix != SUFFIX:
         raise UsageError(
             f"--paths teaches ways to a network that sees already, and {folder} has no weights: run `perception train` "
             "with this CONFIG first, or set `model` to a checkpoint"
         )
-    if best.is_file():
-        fresh, metadata = load_checkpoint(best, fresh.config)
-    else:
-        metadata = load_checkpoint(Path(config.model))[1]
+    fresh, metadata = load_checkpoint(start, first_network(config).config)
     prepared = prepare(config, fresh.config, progress=display.note, should_stop=should_stop)
     before, after = train_paths(
         fresh,

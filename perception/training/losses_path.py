@@ -61,12 +61,10 @@ def path_losses(
     nearest = gap.min(dim=1).values  # (B,)
     is_any = is_known.any(dim=1)  # (B,)
     share = (-gap.detach() / max(softness_m, LEAST_SOFTNESS_M)).softmax(dim=1)  # (B, modes)
-    confidence = functional.cross_entropy(tensors.mode_logits, share, reduction="none")  # (B,)
-    confidence = confidence + torch.special.entr(share).sum(dim=1).neg()  # 0 where the shares are met
+    confidence = _divergence(tensors.mode_logits, share)  # (B,)
     gap, tells = distance_from_curves(batch.path_m, is_known, batch.ego[:, 0])  # (B, K), (B,)
     like = (-gap / CURVE_SOFTNESS_M).softmax(dim=1)  # (B, K)
-    curve = functional.cross_entropy(tensors.curve_logits, like, reduction="none")  # (B,)
-    curve = curve + torch.special.entr(like).sum(dim=1).neg()
+    curve = _divergence(tensors.curve_logits, like)  # (B,)
     is_speed_known = batch.target_speed_mps.isfinite()  # (B,)
     speed = torch.where(is_speed_known, batch.target_speed_mps, 0.0)
     return {
@@ -75,3 +73,10 @@ def path_losses(
         "curve": mean_of(curve, tells, divisor),
         "speed": mean_of((tensors.target_speed_mps - speed).abs(), is_speed_known, divisor),
     }
+
+
+def _divergence(logits: Tensor, share: Tensor) -> Tensor:
+    """Of what logits (B, N) say from the shares (B, N) asked for, (B,); 0 where these are met."""
+    cost = functional.cross_entropy(logits, share, reduction="none")
+    divergence: Tensor = cost - torch.special.entr(share).sum(dim=1)
+    return divergence

@@ -174,11 +174,12 @@ def path_samples(
 def score_paths(head: PathHead, samples: PathSamples) -> PathScores:
     """How far a head's ways are from those driven."""
     errors: list[Tensor] = []
+    times_s = torch.arange(1, head.steps + 1, device=samples.ego.device) * head.step_s
     with torch.inference_mode():
         for start in range(0, len(samples), 64):
             some = samples.rows(torch.arange(start, min(start + 64, len(samples))))
             answer = answer_of(head, some)
-            arc = constant_arc(some.ego[:, 0], some.ego[:, 1], head.times_s)
+            arc = constant_arc(some.ego[:, 0], some.ego[:, 1], times_s)
             modes = _distance(answer.waypoints_m, some)
             surest = modes.gather(1, answer.mode_logits.argmax(dim=1, keepdim=True))[:, 0]
             speed = (answer.target_speed_mps - some.target_speed_mps).abs()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from perception.config.schema import PATH_WAYS
 from perception.core.stages import FuseRequest
 from perception.core.taxonomy import ATTRIBUTES, CLASSES
 from perception.models.bench import surround_request
@@ -14,7 +15,6 @@ from perception.models.boxes import BOX_FIELDS
 from perception.models.encoders.camera import STRIDE
 from perception.models.heads.curves import curves
 from perception.models.heads.depth import DEPTH_BINS
-from perception.models.heads.path import WAYS
 from perception.models.network import PerceptionNetwork, build_network
 from perception.models.preprocess import LIDAR_FIELDS, RADAR_FIELDS
 from perception.models.tensors import FusionInputs, FusionTensors, collate
@@ -172,7 +172,7 @@ def test_an_untrained_path_follows_the_arc_that_the_ego_is_on() -> None:
     tensors = fuse(replace(inputs, ego=ego))
     t = torch.arange(1, TINY.path_steps + 1) * TINY.path_step_s
     arc = torch.stack([8.0 / 0.3 * torch.sin(0.3 * t), 8.0 / 0.3 * (1 - torch.cos(0.3 * t))], dim=-1)
-    surest_way = tensors.waypoints_m[0, : TINY.path_modes // WAYS]  # the others are to differ
+    surest_way = tensors.waypoints_m[0, : TINY.path_modes // PATH_WAYS]  # the others are to differ
     assert (surest_way - arc).abs().max() < 2.0
     assert abs(float(tensors.target_speed_mps[0]) - 8.0) < 2.0
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from perception.config.schema import PATH_WAYS, ModelConfig
 from perception.core.taxonomy import CLASSES
 from perception.models.heads.curves import (
     LENGTH_M,
@@ -134,14 +135,14 @@ def test_modes_follow_two_ways_that_differ_and_their_confidences_are_a_distribut
     logits, ways, _, curve = head(surroundings(3))
     assert ways.shape == (3, TINY.path_modes, TINY.path_steps, 2)
     assert curve.shape == (3, len(curves()))
-    ends = ways[:, :: TINY.path_modes // 2, -1]  # of the first speed on each way
+    ends = ways[:, :: TINY.path_modes // PATH_WAYS, -1]  # of the first speed on each way
     assert (ends[:, 0] - ends[:, 1]).norm(dim=-1).min() > APART_M / 2
     assert (logits.exp().sum(dim=1) <= 1 + 1e-5).all()
 
 
-def test_a_head_refuses_modes_that_do_not_divide_among_its_ways() -> None:
+def test_modes_that_do_not_divide_among_the_ways_are_refused() -> None:
     with pytest.raises(ValueError, match="path_modes 5 must be a multiple of 2"):
-        PathHead(TINY.model_copy(update={"path_modes": 5}))
+        ModelConfig(path_modes=5)
 
 
 def test_curves_come_with_their_mirror_images_and_have_the_length_they_say() -> None:

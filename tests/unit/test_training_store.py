@@ -14,6 +14,7 @@ import pytest
 
 from perception.core.cameras import CameraModel, Projection
 from perception.core.errors import DriveError
+from perception.models.tensors import EGO_FIELDS
 from perception.training.cleaning import Findings, Rule
 from perception.training.frames import TrainingFrame
 from perception.training.store import SHARD_FRAMES, FrameStore, stored_drive
@@ -58,7 +59,7 @@ def small_frame(
         lidar_age_s=rng.normal(size=lidars).astype(np.float32),
         radar_points=rng.uniform(-80, 80, (returns if radar else 0, 7)).astype(np.float32),
         radar_age_s=0.0123 if radar else None,
-        ego=rng.normal(size=16).astype(np.float32),
+        ego=rng.normal(size=len(EGO_FIELDS)).astype(np.float32),
         class_index=rng.integers(0, 10, boxes),
         boxes=np.where(rng.random((boxes, 10)) < 0.1, np.nan, rng.normal(size=(boxes, 10))).astype(np.float32),
         attribute_index=rng.integers(-1, 8, boxes),

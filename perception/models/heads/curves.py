@@ -72,10 +72,6 @@ def distance_from_curves(path_m: Tensor, known: Tensor, speed_mps: Tensor) -> tu
     length = (path - before).norm(dim=-1).cumsum(dim=1)  # (B, S), of the curves' own scale
     counts = known & (length > 2 * STEP_M) & (length < LENGTH_M)  # (B, S)
     family = curves()[..., :2].to(path)  # (K, L, 2)
-    # Curves are the same for all: look up each length in all of them at once.
-    place = (length / STEP_M - 1).clamp(0, family.shape[1] - 1)
-    low = place.nan_to_num().floor().clamp(max=family.shape[1] - 2).long()  # (B, S)
-    share = (place - low)[..., None]
-    points = family[:, low] * (1 - share) + family[:, low + 1] * share  # (K, B, S, 2)
+    points = points_at(family, length.flatten().expand(len(family), -1)).view(-1, *path.shape)  # (K, B, S, 2)
     gap = (points - path).norm(dim=-1) * scale[..., 0] * counts  # (K, B, S)
     return gap.sum(dim=-1).T / counts.sum(dim=-1).clamp(min=1)[:, None], counts.sum(dim=-1) >= 2

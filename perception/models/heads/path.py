@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from perception.config.schema import ModelConfig
+from perception.config.schema import PATH_WAYS, ModelConfig
 from perception.core.taxonomy import CLASSES
 from perception.models.blocks import Attention, FeedForward, PositionEncoding, exact, start_small
 from perception.models.boxes import BOX_FIELDS, CENTER
@@ -15,8 +15,6 @@ from perception.models.tensors import EGO_FIELDS
 
 _UNITS = {"speed_mps": 10.0, "yaw_rate_radps": 0.3, "speed_limit_mps": 15.0, "route_distance_m": 30.0}
 
-WAYS = 2
-"""Modes follow so many ways, each at several speeds."""
 APART_M = 2.0
 """Curves whose mean distance is below are one way."""
 PROBE_EVERY_M = 2.0
@@ -51,9 +49,7 @@ class PathHead(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width = config.width
-        if config.path_modes % WAYS:
-            raise ValueError(f"path_modes {config.path_modes} must be a multiple of {WAYS}")
-        self.speeds, self.steps, self.step_s = config.path_modes // WAYS, config.path_steps, config.path_step_s
+        self.speeds, self.steps, self.step_s = config.path_modes // PATH_WAYS, config.path_steps, config.path_step_s
         self.range_m = config.range_m
         family = curves()  # (K, L, 3)
         apart = (family[:, None, :, :2] - family[None, :, :, :2]).norm(dim=-1).mean(dim=-1)  # (K, K)
@@ -83,11 +79,9 @@ class PathHead(nn.Module):
         self.register_buffer("units", units, persistent=False)
         self.register_buffer("box_units", torch.tensor([20.0, 20, 20, 1, 1, 1, 1, 1, 10, 10]), persistent=False)
         self.register_buffer("lengths_m", (torch.arange(family.shape[1]) + 1) * STEP_M, persistent=False)
-        self.register_buffer("times_s", torch.arange(1, self.steps + 1) * config.path_step_s, persistent=False)
         self.units: Tensor
         self.box_units: Tensor
         self.lengths_m: Tensor
-        self.times_s: Tensor
 
     def reset(self) -> None:
         """Start close to driving on, each speed a little off it, so that each finds its own part to learn."""
@@ -109,7 +103,6 @@ class PathHead(nn.Module):
 
         with exact(x):
             x = x.float()
-            share = share.float()
             mass = share.sum(dim=-1).clamp(min=1e-9)  # (B, WAYS)
             lines = torch.einsum("bwk,kli->bwli", share / mass[..., None], self.family[..., :2])  # (B, WAYS, L, 2)
             ahead = self.progress(x).view(*x.shape[:2], self.speeds, self.steps)  # (B, WAYS, speeds, steps)
@@ -155,7 +148,7 @@ class PathHead(nn.Module):
         place = self.object_position(around.boxes[..., CENTER][..., :2] / self.range_m)  # (B, Q, C)
         kind = torch.cat([around.boxes / self.box_units, around.class_logits.sigmoid()], dim=-1)  # (B, Q, 10 + classes)
         objects = around.objects + place + self.object_kind(kind)  # (B, Q, C)
-        ego = (around.ego / self.units)[:, None].expand(-1, WAYS, -1)
+        ego = (around.ego / self.units)[:, None].expand(-1, PATH_WAYS, -1)
         x = self.condition(torch.cat([ego, looked], dim=-1))  # (B, WAYS, C)
         x = x + self.object_attention(self.norms[0](x), objects, objects)
         x = x + self.feed_forward(self.norms[1](x))
