@@ -59,6 +59,8 @@ def learned(make: Callable[[int], tuple[Surroundings, Tensor]]) -> float:
     head = PathHead(TINY)
     head.reset()
     optimiser = torch.optim.AdamW(head.parameters(), lr=3e-3)
+    # The steps end small: with large ones the last of them decides, and rounding with it, which machines differ in.
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, start_factor=1.0, end_factor=0.02, total_iters=STEPS)
 
     def answer(around: Surroundings) -> PathAnswer:
         logits, ways, speed, curve = head(around)
@@ -70,6 +72,7 @@ def learned(make: Callable[[int], tuple[Surroundings, Tensor]]) -> float:
         optimiser.zero_grad()
         torch.stack([losses["path"], losses["mode"], losses["curve"]]).sum().backward()  # type: ignore[no-untyped-call]
         optimiser.step()
+        schedule.step()
     around, wanted = make(10_000)
     with torch.no_grad():
         found = answer(around)
