@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.ego import VehicleSpec, VehicleState
+from sim.obstacles import Obstacles
 from sim.path import Path
 
 F64 = NDArray[np.float64]
@@ -16,6 +17,9 @@ HEADING_GAIN_PER_M = 0.55
 OFFSET_GAIN_PER_M2 = 0.10
 MAX_APPROACH_RAD = 0.35
 """Steepest angle at which a car off its path comes back to it."""
+
+ASIDE_ROOM_M, MAX_ASIDE_M, ASIDE_AHEAD_M, ASIDE_RAMP_M = 0.5, 0.7, 22.0, 12.0
+STANDING_MPS = 0.2
 
 TIME_GAP_S = 1.5
 STANDSTILL_GAP_M = 3.0
@@ -37,6 +41,28 @@ def steer_along(path: Path, s_m: float, offset_m: float, state: VehicleState, sp
     # The feed-forward fades where the car is far off: the bend is then not its own.
     bend = float(curvature[1]) * math.cos(error) / max(0.4, 1.0 - float(curvature[1]) * offset_m)
     return math.atan(spec.wheelbase_m * (bend - heading_gain * (error + approach)))
+
+
+def room_beside(path: Path, s_m: float, others: Obstacles, width_m: float) -> float:
+    """How far a car of that width, `s_m` along a path, keeps to its left (right: negative) to pass those who stand
+    close beside it."""
+    still = others.rows(others.speed_mps <= STANDING_MPS)
+    if len(still) == 0:
+        return 0.0
+    corners = still.corners_m()
+    outline = np.concatenate([corners, (corners + np.roll(corners, 1, axis=1)) / 2], axis=1)
+    s, offset = path.project(outline.reshape(-1, 2), s_m)
+    away = s.reshape(outline.shape[:2]) - s_m
+    offset = offset.reshape(outline.shape[:2])
+    rising = np.clip((ASIDE_AHEAD_M - away) / ASIDE_RAMP_M, 0.0, 1.0)
+    nearness = np.minimum(rising, np.clip(1.0 + (away + 2.0) / ASIDE_RAMP_M, 0.0, 1.0)).max(axis=1)
+    inner = np.abs(offset).min(axis=1) - width_m / 2
+    lies_left = (offset > 0).all(axis=1)
+    is_beside = (lies_left | (offset < 0).all(axis=1)) & (inner < ASIDE_ROOM_M) & (inner > ASIDE_ROOM_M - MAX_ASIDE_M)
+    need = np.where(is_beside, nearness * (ASIDE_ROOM_M - inner), 0.0)
+    to_right, to_left = need[lies_left].max(initial=0.0), need[~lies_left].max(initial=0.0)
+    # Between two of them the middle.
+    return float(to_left - to_right) if min(to_left, to_right) == 0.0 else float(to_left - to_right) / 2
 
 
 def idm(speed_mps: float, wanted_mps: float, gap_m: float, leader_mps: float, spec: VehicleSpec) -> float:

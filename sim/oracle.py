@@ -6,7 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.core.messages import Signal
-from sim.control import STANDSTILL_GAP_M, along_profile, idm, steer_along, stop_in
+from sim.control import (
+    ASIDE_ROOM_M,
+    STANDING_MPS,
+    STANDSTILL_GAP_M,
+    along_profile,
+    idm,
+    room_beside,
+    steer_along,
+    stop_in,
+)
 from sim.ego import DriveTarget
 from sim.obstacles import Obstacles
 from sim.situation import Situation
@@ -18,7 +27,6 @@ TIMES_S = np.array([0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3
 CHOICES_MPS2 = np.array([2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0, -8.0])
 SIGHT_M = 90.0
 SIDE_MARGIN_M, STANDING_MARGIN_M = 0.35, 0.1
-ASIDE_ROOM_M, MAX_ASIDE_M, ASIDE_AHEAD_M, ASIDE_RAMP_M = 0.5, 0.7, 22.0, 12.0
 LINE_GAP_M = 1.0
 """Where it stops before a stop line."""
 LONG_HALF_M, LONG_NEAR_M, LONG_RAMP_M, LONG_COSINE = 3.5, 60.0, 20.0, 0.7
@@ -32,7 +40,6 @@ START_MPS2, CRAWLING_MPS = 1.8, 1.0
 DECIDE_M, INSIDE_S = 6.0, 1.5
 YIELDING_MPS2 = 3.0
 """Who must give way is trusted to, as long as braking harder than this is not needed for it."""
-STANDING_MPS = 0.2
 PARALLEL_SINE = 0.5
 BESIDE_M = 9.0
 DRIFT_S = 2.5
@@ -48,7 +55,7 @@ class OracleDriver:
         stations = np.arange(-spec.rear_overhang_m, min(SIGHT_M, 25.0 + 6.0 * state.speed_mps), 1.0)
         line, heading, _ = situation.path.at(situation.s_m + stations)
         meets_long = _meets_long(situation, others)
-        aside = _room_beside(situation, others)
+        aside = room_beside(situation.path, situation.s_m, others, spec.width_m)
         aside += meets_long * (min(max(aside - LONG_ASIDE_M, -ASIDE_ROOM_M), 0.0) - aside)
         line = line + aside * np.stack([-np.sin(heading), np.cos(heading)], axis=1)
         taken = _taken(situation, others, line, stations)
@@ -78,27 +85,6 @@ class OracleDriver:
         acceleration = _clear_of(crossing, stations, acceleration, situation)
         steer = steer_along(situation.path, situation.s_m, situation.offset_m - aside, state, spec)
         return DriveTarget(steer_rad=steer, acceleration_mps2=acceleration)
-
-
-def _room_beside(situation: Situation, others: Obstacles) -> float:
-    """How far to keep to the left of the path (right: negative) to pass those who stand close beside it."""
-    still = others.rows(others.speed_mps <= STANDING_MPS)
-    if len(still) == 0:
-        return 0.0
-    corners = still.corners_m()
-    outline = np.concatenate([corners, (corners + np.roll(corners, 1, axis=1)) / 2], axis=1)
-    s, offset = situation.path.project(outline.reshape(-1, 2), situation.s_m)
-    away = s.reshape(outline.shape[:2]) - situation.s_m
-    offset = offset.reshape(outline.shape[:2])
-    rising = np.clip((ASIDE_AHEAD_M - away) / ASIDE_RAMP_M, 0.0, 1.0)
-    nearness = np.minimum(rising, np.clip(1.0 + (away + 2.0) / ASIDE_RAMP_M, 0.0, 1.0)).max(axis=1)
-    inner = np.abs(offset).min(axis=1) - situation.spec.width_m / 2
-    lies_left = (offset > 0).all(axis=1)
-    is_beside = (lies_left | (offset < 0).all(axis=1)) & (inner < ASIDE_ROOM_M) & (inner > ASIDE_ROOM_M - MAX_ASIDE_M)
-    need = np.where(is_beside, nearness * (ASIDE_ROOM_M - inner), 0.0)
-    to_right, to_left = need[lies_left].max(initial=0.0), need[~lies_left].max(initial=0.0)
-    # Between two of them the middle.
-    return float(to_left - to_right) if min(to_left, to_right) == 0.0 else float(to_left - to_right) / 2
 
 
 def _taken(situation: Situation, others: Obstacles, line: F64, stations: F64) -> Mask:

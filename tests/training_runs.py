@@ -39,7 +39,7 @@ PLAIN = AugmentConfig(
     drop_points=0,
 )
 """Nothing is changed."""
-WHOLE = ModalityDropoutConfig(subset=0, degrade=0)
+WHOLE = ModalityDropoutConfig(subset=0, degrade=0, route_target=0)
 """Nothing is dropped."""
 
 

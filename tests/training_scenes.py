@@ -81,7 +81,7 @@ def make_frame(
     if radar:
         returns[:, :3], returns[:, 4:6] = centers, boxes[:, 8:10]
     ego = np.zeros(len(EGO_FIELDS))
-    ego[:6] = 8.0, 0.1, 13.9, 1.0, 25.0, 1.0
+    ego[:9] = 8.0, 0.1, 13.9, 1.0, 25.0, 1.0, 24.0, 3.0, 1.0
     ego[EGO_FIELDS.index("command_left")] = ego[EGO_FIELDS.index("signal_green")] = 1.0
     steps = np.arange(1, config.path_steps + 1) * config.path_step_s
     shape = (len(models), 3, config.image.height_px, config.image.width_px)

@@ -68,6 +68,8 @@ class ModalityDropoutConfig(Settings):
     """Probability of a random proper subset of camera, lidar and radar."""
     degrade: Share = 0.1
     """Probability of one lost camera, a cut field of view or a stale sensor."""
+    route_target: Share = 0.25
+    """Probability that the route's target is not told, as it is not in most recorded drives."""
 
     @model_validator(mode="after")
     def _check(self) -> "ModalityDropoutConfig":

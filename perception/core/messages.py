@@ -137,13 +137,23 @@ class EgoState(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RouteCommand(Message):
-    """What the navigation asks for next. distance_m: to the manoeuvre or signal, None where not known."""
+    """What the navigation asks for next.
+
+    distance_m: to the manoeuvre or signal, None where not known. target_m: (2,) float64 the place on the route about
+    three seconds, and at least 20 m, ahead, in ego axes at `capture_ns`, as well as the navigation knows where the ego
+    is (a metre or two); None where it does not say.
+    """
 
     command: Command
     speed_limit_mps: float | None = None
     signal: Signal = Signal.UNKNOWN
     distance_m: float | None = None
+    target_m: F64 | None = None
     sensor: str = ROUTE_SENSOR
+
+    def __post_init__(self) -> None:
+        if self.target_m is not None and self.target_m.shape != (2,):
+            raise ValueError(f"target_m must be (2,), got {self.target_m.shape}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.core.cameras import CameraModel
-from perception.core.messages import CameraFrame, Command, LidarSweep, RadarScan, Signal
+from perception.core.messages import CameraFrame, Command, LidarSweep, RadarScan, RouteCommand, Signal
 from perception.core.motion import EgoMotion
 from perception.core.results import Detections, PathHints
 from perception.core.rig import Sensor
@@ -85,13 +85,23 @@ class CameraView:
         return tuple(views)
 
 
+def target_at_reference(route: RouteCommand, motion: EgoMotion) -> F64 | None:
+    """`RouteCommand.target_m` in ego axes at the reference of `motion`, (2,)."""
+    if route.target_m is None:
+        return None
+    reference_SE3_ego = motion.at(route.capture_ns)
+    moved: F64 = reference_SE3_ego[:2, :2] @ route.target_m + reference_SE3_ego[:2, 3]
+    return moved
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FuseRequest:
     """Fuse the features of one bundle.
 
     cameras: one view for each present camera, in the order of their features. lidars: names of the present ones,
     lidar_age_ns their ages. radar_age_ns: mean age of the radar scans, None without any. speed_limit_mps: None where
-    not known, and so is route_distance_m, how far it is to the manoeuvre or the light's stop line (`RouteCommand`).
+    not known, and so is route_distance_m, how far it is to the manoeuvre or the light's stop line (`RouteCommand`), and
+    route_target_m, (2,) the place on the route to go to, in ego axes at the reference.
     received_ns: monotonic time when the bundle's last message came in, for the account of latencies.
     """
 
@@ -106,6 +116,7 @@ class FuseRequest:
     speed_limit_mps: float | None
     signal: Signal
     route_distance_m: float | None
+    route_target_m: F64 | None = None
     received_ns: int = 0
     keep_dense: bool = False
 

@@ -38,6 +38,7 @@ class RouteRecord(msgspec.Struct, frozen=True):
     speed_limit_mps: float | None
     signal: str
     distance_m: float | None
+    target_m: Numbers | None = None
 
 
 class UnreadableRecord(msgspec.Struct, frozen=True):
@@ -104,6 +105,7 @@ def pack_record(item: EgoState | RouteCommand | Unreadable | Labels) -> bytes:
                 speed_limit_mps=_number(item.speed_limit_mps),
                 signal=item.signal.value,
                 distance_m=_number(item.distance_m),
+                target_m=None if item.target_m is None else _numbers(item.target_m),
             )
         )
     if isinstance(item, Unreadable):
@@ -146,6 +148,9 @@ def read_route(data: bytes | memoryview, sensor: str, arrival_ns: int) -> RouteC
         command, signal = Command(record.command), Signal(record.signal)
     except ValueError as error:
         raise PayloadError(f"{sensor}: {error}") from error
+    target = record.target_m
+    if target is not None and len(target) != 2:
+        raise PayloadError(f"{sensor}: a route's target needs 2 numbers, got {len(target)}")
     return RouteCommand(
         sensor=sensor,
         capture_ns=record.capture_ns,
@@ -154,6 +159,7 @@ def read_route(data: bytes | memoryview, sensor: str, arrival_ns: int) -> RouteC
         speed_limit_mps=record.speed_limit_mps,
         signal=signal,
         distance_m=record.distance_m,
+        target_m=None if target is None else _array(target),
     )
 
 

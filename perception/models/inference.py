@@ -210,6 +210,8 @@ def ego_vector(request: FuseRequest) -> F32:
     numbers = [request.speed_mps, request.yaw_rate_radps]
     for value in (limit, distance):
         numbers += [value or 0.0, float(value is not None)]
+    target = request.route_target_m
+    numbers += [0.0, 0.0, 0.0] if target is None else [*target.tolist(), 1.0]
     command = [float(request.command is Command(name)) for name in COMMANDS]
     signal = [float(request.signal is Signal(name)) for name in SIGNALS]
     return np.array(numbers + command + signal, dtype=np.float32)

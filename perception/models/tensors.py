@@ -23,6 +23,9 @@ EGO_FIELDS: Final = (
     "speed_limit_is_known",
     "route_distance_m",
     "route_distance_is_known",
+    "route_target_x_m",
+    "route_target_y_m",
+    "route_target_is_known",
     *(f"command_{command}" for command in COMMANDS),
     *(f"signal_{signal}" for signal in SIGNALS),
 )

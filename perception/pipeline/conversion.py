@@ -92,6 +92,7 @@ def _parts(message: AnyMessage) -> Iterator[bytes]:
         yield repr(message.yaw_rate_radps).encode()
     elif isinstance(message, RouteCommand):
         yield f"{message.command}|{message.speed_limit_mps!r}|{message.signal}|{message.distance_m!r}".encode()
+        yield from _arrays(message.target_m)
     elif isinstance(message, Unreadable):
         yield message.error.encode()
 

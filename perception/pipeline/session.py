@@ -22,7 +22,7 @@ from perception.core.motion import EgoMotion
 from perception.core.ports import Clock, Engine, Supervised, TieredEngine
 from perception.core.results import PerceptionResult
 from perception.core.rig import Modality, SensorRig
-from perception.core.stages import FuseRequest
+from perception.core.stages import FuseRequest, target_at_reference
 from perception.pipeline.account import Ledger
 from perception.pipeline.completion import Completion
 from perception.pipeline.deadlines import Deadlines, ReplayDeadlines
@@ -296,6 +296,7 @@ class Session:
             speed_limit_mps=route.speed_limit_mps if route else None,
             signal=route.signal if route else Signal.UNKNOWN,
             route_distance_m=route.distance_m if route else None,
+            route_target_m=target_at_reference(route, motion) if route else None,
         )
 
     def _present(self, bundle: SensorBundle, modality: Modality) -> list[str]:

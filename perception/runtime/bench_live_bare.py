@@ -15,7 +15,14 @@ from perception.core.messages import AnyMessage, CameraFrame, Command, LidarSwee
 from perception.core.motion import EgoMotion
 from perception.core.results import PerceptionResult, Provenance
 from perception.core.rig import Modality, SensorRig
-from perception.core.stages import CameraRequest, CameraView, FuseRequest, LidarRequest, RadarRequest
+from perception.core.stages import (
+    CameraRequest,
+    CameraView,
+    FuseRequest,
+    LidarRequest,
+    RadarRequest,
+    target_at_reference,
+)
 from perception.pipeline.stages import Encoded, Stages
 from perception.queues.codec import encode
 from perception.runtime.bench_live_drive import PlannedFrame
@@ -94,6 +101,7 @@ class PlainLoop:
             speed_limit_mps=route.speed_limit_mps if route else None,
             signal=route.signal if route else Signal.UNKNOWN,
             route_distance_m=route.distance_m if route else None,
+            route_target_m=target_at_reference(route, motion) if route else None,
         )
         output = self._stages.fuse(request, [*cameras, *(one for _, one in lidars), *radars])
         payload = encode(

@@ -86,7 +86,7 @@ def change_world(batch: TrainingBatch, change: WorldChange, range_m: float) -> T
         reference_SE3_camera=affine[:, None] @ batch.reference_SE3_camera,
         lidar_points=_points(batch.lidar_points.flatten(1, 2), affine).view_as(batch.lidar_points),
         radar_points=torch.cat([radar[..., :4], radar[..., 4:6] @ flat, radar[..., 6:]], dim=-1),
-        ego=_ego(batch.ego, change),
+        ego=_ego(batch.ego, change, affine),
         class_index=batch.class_index.masked_fill(~is_kept, NO_CLASS),
         attribute_index=batch.attribute_index.masked_fill(~is_kept, NO_ATTRIBUTE),
         boxes=boxes.masked_fill(~is_kept[..., None], 0.0),
@@ -117,13 +117,17 @@ def _boxes(batch: TrainingBatch, change: WorldChange, affine: Tensor, range_m: f
     return is_kept, torch.cat([center, size, torch.stack(yaw, dim=-1), velocity], dim=-1)
 
 
-def _ego(ego: Tensor, change: WorldChange) -> Tensor:
-    """Ego vectors (B, E): speeds scaled, turns and commands mirrored."""
+def _ego(ego: Tensor, change: WorldChange, affine: Tensor) -> Tensor:
+    """Ego vectors (B, E): speeds scaled, turns and commands mirrored, the route's target moved along."""
     column = {name: ego[:, place] for place, name in enumerate(EGO_FIELDS)}
     changed = dict(column)
     changed["speed_mps"] = column["speed_mps"] * change.scale
     changed["speed_limit_mps"] = column["speed_limit_mps"] * change.scale
     changed["route_distance_m"] = column["route_distance_m"] * change.scale
+    target = torch.stack([column["route_target_x_m"], column["route_target_y_m"]], dim=-1)  # (B, 2)
+    target = (affine[:, :2, :2] @ target[..., None])[..., 0] + affine[:, :2, 3]
+    target = target * column["route_target_is_known"][:, None]
+    changed["route_target_x_m"], changed["route_target_y_m"] = target.unbind(dim=-1)
     changed["yaw_rate_radps"] = column["yaw_rate_radps"] * change.sign
     for command, other in _MIRRORED_COMMAND.items():
         is_given, is_other = column[f"command_{command}"], column[f"command_{other}"]

@@ -1,4 +1,4 @@
-"""Sensors taken away from samples, so that fusion learns to work with whatever is there.
+"""Sensors, and where the route goes, taken away from samples, so that fusion learns to work with whatever is there.
 
 Whole kinds of sensors are lost; or one camera, a sector of the lidars' view, or freshness. A stale sweep or scan has
 its age, and what moves is where it was then: the service takes out the ego's own motion (and so nothing that stands
@@ -15,6 +15,7 @@ from perception.config.training import ModalityDropoutConfig
 from perception.core.rig import Modality
 from perception.models.boxes import VELOCITY
 from perception.models.preprocess import MAX_OFFSET_S
+from perception.models.tensors import EGO_FIELDS
 from perception.training.batch import TrainingBatch
 from perception.training.clouds import RADAR_MARGIN_M, box_of, compact, is_real
 from perception.training.draws import uniform
@@ -44,7 +45,14 @@ def drop_modalities(
     way = uniform(generator, device, samples, high=3.0).floor()
     batch = _lose_camera(batch, is_degraded & (way == 0), generator)
     batch = _cut_view(batch, is_degraded & (way == 1), generator)
-    return _make_stale(batch, is_degraded & (way == 2), generator)
+    batch = _make_stale(batch, is_degraded & (way == 2), generator)
+    return _lose_target(batch, uniform(generator, device, samples) < config.route_target)
+
+
+def _lose_target(batch: TrainingBatch, is_asked: Tensor) -> TrainingBatch:
+    """Samples whose navigation does not say where the route goes."""
+    is_target = torch.tensor([name.startswith("route_target") for name in EGO_FIELDS], device=is_asked.device)
+    return replace(batch, ego=batch.ego.masked_fill(is_asked[:, None] & is_target, 0.0))
 
 
 def only_modalities(batch: TrainingBatch, subset: frozenset[Modality]) -> TrainingBatch:

@@ -27,7 +27,7 @@ from perception.training.cleaning import Findings
 from perception.training.frame_arrays import POINTS, Arrays, from_arrays, quantise, restore, to_arrays
 from perception.training.frames import TrainingFrame
 
-FORMAT: Final = "perception-frames-3"
+FORMAT: Final = "perception-frames-4"
 """Goes into every key: frames of another format are made again."""
 
 SHARD_FRAMES: Final = 64

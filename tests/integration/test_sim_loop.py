@@ -70,7 +70,7 @@ def _digest(messages: Iterator[AnyMessage]) -> str:
         elif isinstance(message, EgoState) and message.world_SE3_ego is not None:
             digest.update(message.world_SE3_ego.tobytes())
         elif isinstance(message, RouteCommand):
-            digest.update(f"{message.command} {message.signal} {message.distance_m}".encode())
+            digest.update(f"{message.command} {message.signal} {message.distance_m} {message.target_m}".encode())
     return digest.hexdigest()
 
 

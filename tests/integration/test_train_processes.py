@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perception.config.training import LossConfig, TrainingConfig
+from perception.config.training import LossConfig, OptimiserConfig, TrainingConfig
 from perception.core.errors import ConfigError, ModelError
 from perception.runtime.distributed_training import Job, train_in_processes
 from perception.training.frames import TrainingFrame
@@ -19,12 +19,12 @@ from tests.training_scenes import make_frame
 
 pytestmark = pytest.mark.ray
 
-FIRST_TOLERANCE, TOLERANCE = 1e-4, 5e-3
-"""Relative, of the loss of the first steps and of all. Sums are taken in another order; AdamW turns the last bits of
-small gradients into steps of full size, and so the curves slowly part."""
-TIED_TOLERANCE = 2e-2
-"""Of one step at most: where the last bits decide which query is chosen, its loss differs and the next ones do not."""
+TOLERANCE, TIED_TOLERANCE = 1e-5, 3e-2
+"""Relative, of most steps and of all. Sums are taken in another order; in frames with empty cells, which are all alike,
+the last bits then decide which of them become queries, and the loss of that step differs."""
 STEPS = 8
+PLAIN_STEPS = OptimiserConfig(name="sgd", peak_rate=3e-4)
+"""AdamW turns the last bits of small gradients into steps of full size, and would not notice a wrong factor."""
 
 
 class Told:
@@ -66,19 +66,18 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     """Frames with few and with many objects and sensors, so that a mean of two means would be another mean."""
     sparse = [make_frame(30 + i, config=MINI, objects=i, cameras=(), clutter=50) for i in range(2)]
     frames = [*mini_frames(3), *sparse, make_frame(40, config=MINI, objects=12, lidars=2)]
-    with mini_trainer(config(), tmp_path / "one", frames) as trainer:
+    with mini_trainer(config(optimiser=PLAIN_STEPS), tmp_path / "one", frames) as trainer:
         trainer.run()
     told = Told()
-    train_in_processes(job(tmp_path / "two", config(processes=2), frames), told)
-    for name, slack in (("loss", 1), ("norm", 10)):
+    train_in_processes(job(tmp_path / "two", config(processes=2, optimiser=PLAIN_STEPS), frames), told)
+    for name in ("loss", "norm"):
         one, two = curve(tmp_path / "one", name), curve(tmp_path / "two", name)
         assert len(one) == STEPS
-        assert two[:2] == pytest.approx(one[:2], rel=slack * FIRST_TOLERANCE)
         apart = np.sort(np.abs(np.array(two) / np.array(one) - 1))
-        assert apart[-2] < slack * TOLERANCE
-        assert apart[-1] < slack * TIED_TOLERANCE
+        assert apart[STEPS // 2 - 1] < TOLERANCE
+        assert apart[-1] < TIED_TOLERANCE
     assert told.steps == list(range(STEPS))
-    with mini_trainer(config(), tmp_path / "two", frames) as alone:
+    with mini_trainer(config(optimiser=PLAIN_STEPS), tmp_path / "two", frames) as alone:
         assert alone.progress.step == STEPS  # one process goes on from what two have done
 
 

@@ -111,6 +111,7 @@ def messages(draw: Draw) -> AnyMessage:
             speed_limit_mps=draw(maybe_finite),
             signal=draw(st.sampled_from(Signal)),
             distance_m=draw(maybe_finite),
+            target_m=draw(st.none() | arrays(np.float64, 2, elements=known_or_nan)),
             **times,
         )
     return Unreadable(sensor=draw(st.sampled_from(["cam", "lidar", "ego"])), error=draw(st.text(max_size=30)), **times)

@@ -117,16 +117,18 @@ def test_the_ego_vector_names_its_columns() -> None:
     values = dict(zip(EGO_FIELDS, ego_vector(request).tolist(), strict=True))
     assert (values["speed_limit_mps"], values["speed_limit_is_known"]) == (13.0, 1.0)
     assert (values["route_distance_m"], values["route_distance_is_known"]) == (0.0, 1.0)
+    values = dict(zip(EGO_FIELDS, ego_vector(replace(request, route_target_m=np.array([21.0, -4.0]))), strict=True))
+    assert [values[f"route_target_{name}"] for name in ("x_m", "y_m", "is_known")] == [21.0, -4.0, 1.0]
 
 
-def test_an_untrained_model_publishes_little() -> None:
+def test_an_untrained_model_is_sure_of_nothing() -> None:
     untrained = InferenceModel(build_network(TINY), trained=False)
     rng = np.random.default_rng(3)
     images = [rng.integers(0, 256, (3, 128, 352), dtype=np.uint8) for _ in range(6)]
     cameras = [untrained.encode_image(image) for image in images]
     lidar = untrained.encode_lidar(noise_cloud(rng, 30_000), rng.random(30_000, dtype=np.float32))
     output = untrained.fuse(replace(surround_request(), radar_age_ns=None), cameras, [lidar], None)
-    assert len(output.detections) < 60
+    assert (output.detections.score < 0.15).all()  # how many are above the threshold is a matter of the seed
 
 
 def test_the_benchmark_accounts_for_every_stage() -> None:

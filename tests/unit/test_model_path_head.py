@@ -118,6 +118,22 @@ def test_the_way_is_the_one_that_the_route_names() -> None:
     assert learned(make) < 0.8
 
 
+def test_the_way_leads_to_the_routes_target() -> None:
+    torch.manual_seed(0)
+    head = PathHead(TINY)
+    head.reset()
+    around = surroundings(2)
+    place = [EGO_FIELDS.index(f"route_target_{name}") for name in ("x_m", "y_m", "is_known")]
+    around.ego[:, place] = torch.tensor([[18.0, 12.0, 1.0], [18.0, -12.0, 1.0]])
+    logits, ways, _, _ = head(around)
+    ends = ways[torch.arange(2), logits.argmax(dim=1), -1]
+    assert ends[0, 1] > 2.0
+    assert ends[1, 1] < -2.0
+    around.ego[:, place] = torch.tensor([18.0, 12.0, 0.0])  # not known: whatever stands there is not looked at
+    logits, ways, _, _ = head(around)
+    assert ways[torch.arange(2), logits.argmax(dim=1), -1, 1].abs().max() < 1.0
+
+
 def test_the_ego_stops_behind_who_stands_ahead() -> None:
     def make(seed: int) -> tuple[Surroundings, Tensor]:
         around = replace(surroundings(SAMPLES), drivable_logits=road(torch.zeros(SAMPLES)))

@@ -12,7 +12,8 @@ from perception.config.schema import ServiceConfig, SyncConfig
 from perception.core.bundle import DropCause
 from perception.core.clock import ManualClock
 from perception.core.errors import PayloadError
-from perception.core.messages import AnyMessage, CameraFrame, RouteCommand, Unreadable
+from perception.core.geometry import invert
+from perception.core.messages import AnyMessage, CameraFrame, EgoState, RouteCommand, Unreadable
 from perception.core.motion import MotionSource
 from perception.core.ports import FeatureHandle
 from perception.core.results import Detections, PathHints, PerceptionResult
@@ -218,6 +219,27 @@ def test_the_route_reaches_fusion(source: SyntheticSource, messages: list[AnyMes
     assert said
     assert engine.fused[-1][0].command is said[-1].command
     assert engine.fused[-1][0].speed_limit_mps == said[-1].speed_limit_mps
+
+
+def test_the_routes_target_is_moved_to_the_reference(source: SyntheticSource, messages: list[AnyMessage]) -> None:
+    engine = BookkeepingEngine()
+    poses = {message.capture_ns: message.world_SE3_ego for message in messages if isinstance(message, EgoState)}
+    there = np.array([300.0, 40.0, 0.0, 1.0])
+    told = []
+    for message in messages:
+        if isinstance(message, RouteCommand):
+            nearest = poses[min(poses, key=lambda time_ns: abs(time_ns - message.capture_ns))]
+            assert nearest is not None
+            target = (invert(nearest) @ there)[:2]
+            message = replace(message, target_m=target)
+        told.append(message)
+    play(make_session(source, engine), told)
+    moved = {one.reference_ns: one.route_target_m for one, _ in engine.fused if one.route_target_m is not None}
+    assert moved
+    for reference_ns, found in moved.items():
+        nearest = poses[min(poses, key=lambda time_ns: abs(time_ns - reference_ns))]
+        assert nearest is not None
+        np.testing.assert_allclose(found, (invert(nearest) @ there)[:2], atol=1.0)
 
 
 def test_the_same_messages_give_the_same_requests(source: SyntheticSource, messages: list[AnyMessage]) -> None:

@@ -162,6 +162,14 @@ def test_hints_brake_for_a_detection_on_the_path_only() -> None:
     assert beside.acceleration_mps2 > -0.5
 
 
+@pytest.mark.parametrize("side", [-1, 1])
+def test_hints_pass_who_stands_close_beside_the_path_with_room_between(side: int) -> None:
+    ahead = np.stack([np.arange(1.0, 7.0) * 5, np.zeros(6)], axis=1)
+    close = HintsDriver().act(_hinted(_heard(ahead, 10.0, ((14.0, side * 2.0),)), 10.0))
+    assert -side * close.steer_rad > 0.01
+    assert close.acceleration_mps2 > -0.5
+
+
 def _standing(heard: Heard, seconds: float, ahead: Ahead = OPEN_ROAD) -> DriveTarget:
     """What the driver does in the end of so long at a standstill."""
     driver, target = HintsDriver(), None
@@ -184,6 +192,14 @@ def test_hints_creep_after_a_while_unless_there_is_a_reason_to_stand() -> None:
     assert _standing(here, 6.0, Ahead(signal=Signal.RED, line_m=80.0)).acceleration_mps2 > 0
     blocked = _heard(np.zeros((6, 2)), 0.0, ((0.3, -7.0),))
     assert _standing(blocked, 6.0).acceleration_mps2 == -SPEC.max_deceleration_mps2
+
+
+def test_hints_creep_along_a_mode_that_is_free() -> None:
+    ahead = np.stack([np.arange(1.0, 7.0), np.zeros(6)], axis=1)
+    assert _standing(_heard(ahead, 0.0), 6.0).steer_rad == pytest.approx(0.0, abs=0.02)
+    around = _standing(_heard(ahead, 0.0, ((6.5, 0.0),)), 6.0)
+    assert around.acceleration_mps2 > 0
+    assert around.steer_rad < -0.1
 
 
 def test_hints_stop_without_results_and_on_old_ones() -> None:

@@ -8,7 +8,7 @@ import pytest
 from perception.core.geometry import se3_from_yaw
 from perception.core.messages import Command, Signal
 from sim.maps.catalog import load_map, map_names
-from sim.navigation import route_command
+from sim.navigation import ERROR_M, route_command
 from sim.right_of_way import junctions_on
 from sim.route import EgoRoute, Manoeuvre, StopLine, plan_route
 from sim.scene import EgoPose
@@ -76,6 +76,24 @@ def test_the_next_manoeuvre_and_light_are_announced_in_time(
     assert (said.command, said.signal) == (command, signal)
     assert said.speed_limit_mps == pytest.approx(limit)
     assert said.distance_m == pytest.approx(distance)
+
+
+def test_the_target_is_the_route_three_seconds_ahead_as_well_as_the_navigation_knows() -> None:
+    world = _OnRoute()
+    said = [route_command(world, time_ns, time_ns) for time_ns in range(0, 30 * 10**9, 10**8)]
+    targets = np.array([one.target_m for one in said])
+    error = targets - (30.0, 0.0)  # at 10 m/s along x
+    assert np.abs(error).max() <= 2 * ERROR_M
+    assert 0.5 * ERROR_M < error.std() < 1.5 * ERROR_M
+    assert np.abs(np.diff(error, axis=0)).max() < 0.1  # it wanders, it does not jump
+    again = route_command(_OnRoute(), 5 * 10**9, 5 * 10**9)
+    np.testing.assert_array_equal(again.target_m, targets[50])
+
+
+def test_the_target_ends_where_the_route_does() -> None:
+    said = route_command(_OnRoute(), 39 * 10**9, 39 * 10**9)
+    assert said.target_m is not None
+    assert said.target_m[0] == pytest.approx(10.0, abs=2 * ERROR_M)
 
 
 @pytest.mark.parametrize("name", map_names())

@@ -155,6 +155,8 @@ def test_the_way_ahead_bends_with_its_world() -> None:
     assert ego["speed_mps"] == pytest.approx(8.0 * 1.05)
     assert ego["speed_limit_mps"] == pytest.approx(13.9 * 1.05)
     assert ego["route_distance_m"] == pytest.approx(25.0 * 1.05)
+    assert ego["route_target_x_m"] == pytest.approx(cosine * 24.0 + sine * 3.0 + 0.4)
+    assert ego["route_target_y_m"] == pytest.approx(sine * 24.0 - cosine * 3.0 - 0.4)
     assert ego["yaw_rate_radps"] == pytest.approx(-0.1)
     assert (ego["command_left"], ego["command_right"]) == (0.0, 1.0)
     assert (ego["speed_limit_is_known"], ego["signal_green"]) == (1.0, 1.0)

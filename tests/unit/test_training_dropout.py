@@ -10,6 +10,7 @@ from perception.config.schema import ImageConfig, ModelConfig
 from perception.config.training import ModalityDropoutConfig
 from perception.core.rig import Modality
 from perception.models.boxes import VELOCITY
+from perception.models.tensors import EGO_FIELDS
 from perception.training.batch import TrainingBatch
 from perception.training.clouds import box_of, is_real
 from perception.training.collate import collate
@@ -54,6 +55,20 @@ def test_shares_are_those_asked_for() -> None:
         | (after.radar_age_s > batch.radar_age_s)
     )
     assert abs(is_degraded.float().mean().item() - 0.1) < 0.02
+
+
+def test_the_routes_target_is_forgotten_as_often_as_asked_for() -> None:
+    batch = copies(2000)
+    place = [EGO_FIELDS.index(f"route_target_{name}") for name in ("x_m", "y_m", "is_known")]
+    batch.ego[:, place] = torch.tensor([20.0, 3.0, 1.0])
+    after = drop_modalities(batch, ModalityDropoutConfig(start=0, route_target=0.3), seeded(), 0.5)
+    told = after.ego[:, place]
+    is_told = told[:, 2] == 1.0
+    assert abs(is_told.float().mean().item() - 0.7) < 0.03
+    assert not told[~is_told].any()
+    others = [at for at in range(len(EGO_FIELDS)) if at not in place]
+    torch.testing.assert_close(after.ego[:, others], batch.ego[:, others])
+    torch.testing.assert_close(told[is_told], batch.ego[is_told][:, place])
 
 
 def test_every_proper_subset_is_drawn_alike() -> None:

@@ -13,13 +13,27 @@ from perception.models.boxes import BOX_FIELDS, CENTER
 from perception.models.heads.curves import LENGTH_M, STEP_M, curves, points_at, scale_of
 from perception.models.tensors import EGO_FIELDS
 
-_UNITS = {"speed_mps": 10.0, "yaw_rate_radps": 0.3, "speed_limit_mps": 15.0, "route_distance_m": 30.0}
+_UNITS = {
+    "speed_mps": 10.0,
+    "yaw_rate_radps": 0.3,
+    "speed_limit_mps": 15.0,
+    "route_distance_m": 30.0,
+    "route_target_x_m": 30.0,
+    "route_target_y_m": 30.0,
+}
+_TARGET = [EGO_FIELDS.index(f"route_target_{axis}_m") for axis in ("x", "y")]
+_HAS_TARGET = EGO_FIELDS.index("route_target_is_known")
 
 APART_M = 2.0
 """Curves whose mean distance is below are one way."""
 PROBE_EVERY_M = 2.0
 PROBES_ASIDE_M = (-6.0, -4.5, -3.0, -1.5, 0.0, 1.5, 3.0, 4.5, 6.0)
 """Where it is looked whether one can drive, along each curve and beside it."""
+FAR_M = 10.0
+"""A curve that passes the route's target at this distance is as wrong as one that passes it further away."""
+TARGET_SIGMA_M = 1.5
+"""How well a navigation knows where the target is. Given, not learned: the drivers of the training keep to the route,
+so learning finds the target to say little, and the closed loop then leaves the route where the road alone misleads."""
 HIDDEN = 96
 
 
@@ -42,8 +56,9 @@ class PathHead(nn.Module):
     """Scores fixed curves by the road along them, and says for the best two how fast the ego goes on there.
 
     The geometry is given and one small network scores all curves alike, so that a few thousand frames teach it. Curves
-    start from how near they are to the arc that the ego is on, and speeds from its present speed: an untrained head
-    drives on as before.
+    start from how near they are to the arc that the ego is on, and speeds from the present one: an untrained head
+    drives on as before. Where the route's target is known, how near a curve passes it counts by a law of its own, which
+    holds in places that no driver of the training was in; the small network is not told.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -79,6 +94,11 @@ class PathHead(nn.Module):
         self.register_buffer("units", units, persistent=False)
         self.register_buffer("box_units", torch.tensor([20.0, 20, 20, 1, 1, 1, 1, 1, 10, 10]), persistent=False)
         self.register_buffer("lengths_m", (torch.arange(family.shape[1]) + 1) * STEP_M, persistent=False)
+        for column in ("command", "target"):
+            is_one = torch.tensor([name.startswith((f"{column}_", f"route_{column}_")) for name in EGO_FIELDS])
+            self.register_buffer(f"is_{column}", is_one, persistent=False)
+        self.is_command: Tensor
+        self.is_target: Tensor
         self.units: Tensor
         self.box_units: Tensor
         self.lengths_m: Tensor
@@ -92,14 +112,19 @@ class PathHead(nn.Module):
 
     def forward(self, around: Surroundings) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Logits (B, modes), waypoints (B, modes, steps, 2), target speed (B,), logits of the curves (B, K)."""
-        ego = around.ego
+        # Who knows the target needs no word: it adds habits only, such as turning right at once where the way to the
+        # right leads round to the left.
+        has_target = around.ego[:, _HAS_TARGET, None] > 0
+        ego = around.ego.masked_fill(has_target & self.is_command, 0.0)
         scale = scale_of(ego[:, 0])  # (B,)
         seen = self._seen(around.drivable_logits, ego, scale)  # (B, K, HIDDEN)
         with exact(seen):
-            likely = self.weighed(seen.float())[..., 0] - self.inertia * self._off_the_arc(ego, scale)  # (B, K)
+            likely = self.weighed(seen.float())[..., 0]  # (B, K)
+            likely = likely - self.inertia * self._off_the_arc(ego, scale)
+            likely = likely - (self._off_the_target(ego, scale) / TARGET_SIGMA_M).square() / 2
         best, share = self._ways(likely)  # (B, WAYS), (B, WAYS, K)
         looked = seen.gather(1, best[..., None].expand(-1, -1, seen.shape[-1]))  # (B, WAYS, HIDDEN)
-        x = self._among(looked, around)  # (B, WAYS, C)
+        x = self._among(looked, around, ego)  # (B, WAYS, C)
 
         with exact(x):
             x = x.float()
@@ -120,7 +145,8 @@ class PathHead(nn.Module):
         chance = drivable_logits.float().sigmoid()[:, None]  # (B, 1, G, G)
         road = functional.grid_sample(chance, place, align_corners=False)[:, 0]  # (B, K, P)
         along = torch.cat([road, self.shape.expand(len(road), -1, -1)], dim=-1)  # (B, K, P + shape)
-        seen: Tensor = functional.relu(self.road(along) + self.asked(ego / self.units)[:, None])
+        asked = self.asked((ego / self.units).masked_fill(self.is_target, 0.0))  # (B, HIDDEN)
+        seen: Tensor = functional.relu(self.road(along) + asked[:, None])
         return seen
 
     def _off_the_arc(self, ego: Tensor, scale: Tensor) -> Tensor:
@@ -131,6 +157,13 @@ class PathHead(nn.Module):
         gap = self.family[None, :, :, :2] * scale[:, None, None, None] - arc[:, None]
         mean: Tensor = gap.norm(dim=-1).mean(dim=-1)
         return mean
+
+    def _off_the_target(self, ego: Tensor, scale: Tensor) -> Tensor:
+        """How far from the route's target each curve passes (B, K), at most `FAR_M`; 0 where it is not known."""
+        target = ego[:, _TARGET] / scale[:, None]  # (B, 2)
+        gap = (self.family[None, :, :, :2] - target[:, None, None]).norm(dim=-1).amin(dim=-1)  # (B, K)
+        missed: Tensor = (gap * scale[:, None]).clamp(max=FAR_M) * ego[:, _HAS_TARGET, None]
+        return missed
 
     def _ways(self, likely: Tensor) -> tuple[Tensor, Tensor]:
         """The best curve and the best that is no neighbour of it (B, WAYS); the chance of each with its neighbours,
@@ -143,12 +176,12 @@ class PathHead(nn.Module):
         shares = torch.stack([chance * taken, chance * also], dim=1)
         return torch.stack([first, second], dim=1), shares
 
-    def _among(self, looked: Tensor, around: Surroundings) -> Tensor:
+    def _among(self, looked: Tensor, around: Surroundings, ego: Tensor) -> Tensor:
         """Each way, with the objects in mind: (B, WAYS, C)."""
         place = self.object_position(around.boxes[..., CENTER][..., :2] / self.range_m)  # (B, Q, C)
         kind = torch.cat([around.boxes / self.box_units, around.class_logits.sigmoid()], dim=-1)  # (B, Q, 10 + classes)
         objects = around.objects + place + self.object_kind(kind)  # (B, Q, C)
-        ego = (around.ego / self.units)[:, None].expand(-1, PATH_WAYS, -1)
+        ego = (ego / self.units)[:, None].expand(-1, PATH_WAYS, -1)
         x = self.condition(torch.cat([ego, looked], dim=-1))  # (B, WAYS, C)
         x = x + self.object_attention(self.norms[0](x), objects, objects)
         x = x + self.feed_forward(self.norms[1](x))
