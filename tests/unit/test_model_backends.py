@@ -134,7 +134,8 @@ def test_half_precision_stays_close(network: PerceptionNetwork) -> None:
     # Stated in docs/gpu.md: what the dense head says, before queries are chosen by it.
     assert (one.heat_logits.sigmoid() - other.heat_logits.sigmoid()).abs().max() < 0.05
     assert (one.dense_boxes - other.dense_boxes).abs()[..., :2].max() < 0.25
-    assert (one.waypoints_m - other.waypoints_m).abs().max() < 0.25
+    gap = (one.waypoints_m - other.waypoints_m).abs().amax(dim=-1)  # (1, modes, steps)
+    assert (gap < 0.25 + 0.02 * one.waypoints_m.norm(dim=-1)).all()
     assert half.backend.precision == "bfloat16"
     assert half.info == whole.info
 
