@@ -136,12 +136,8 @@ def hinted_paths(hints: PathHints, world_SE3_ego: F64, *, must_move: bool = Fals
         return []
     lines = [_line(mode) for mode in hints.waypoints_m.astype(np.float64)[np.argsort(-hints.confidence)]]
     moving = [line for line in lines if np.linalg.norm(np.diff(line, axis=0), axis=1).sum() >= 4 * STEP_M]
-    if must_move:
-        moving = moving or [STRAIGHT_ON_M]
-    elif not (moving and moving[0] is lines[0]):
-        return []
-    onward = [_onward(line) for line in (moving if must_move else moving[:1])]
-    flat = [np.column_stack([line, np.zeros(len(line))]) for line in onward]
+    chosen = (moving or [STRAIGHT_ON_M]) if must_move else [line for line in moving[:1] if line is lines[0]]
+    flat = [np.pad(_onward(line), ((0, 0), (0, 1))) for line in chosen]  # z = 0
     return [Path.along(transform_points(world_SE3_ego, line), 0.0) for line in flat]
 
 

@@ -60,7 +60,7 @@ class AugmentConfig(Settings):
 
 
 class ModalityDropoutConfig(Settings):
-    """Which sensors a sample loses, so that fusion works with whatever is there."""
+    """Which sensors, and what of the route, a sample loses, so that fusion works with whatever is there."""
 
     start: Share = 0.1
     """Share of the schedule before which nothing is dropped."""

@@ -73,6 +73,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     for name in ("loss", "norm"):
         one, two = curve(tmp_path / "one", name), curve(tmp_path / "two", name)
         assert len(one) == STEPS
+        assert two[:2] == pytest.approx(one[:2], rel=TOLERANCE)
         apart = np.sort(np.abs(np.array(two) / np.array(one) - 1))
         assert apart[STEPS // 2 - 1] < TOLERANCE
         assert apart[-1] < TIED_TOLERANCE

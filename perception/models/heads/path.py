@@ -94,9 +94,8 @@ class PathHead(nn.Module):
         self.register_buffer("units", units, persistent=False)
         self.register_buffer("box_units", torch.tensor([20.0, 20, 20, 1, 1, 1, 1, 1, 10, 10]), persistent=False)
         self.register_buffer("lengths_m", (torch.arange(family.shape[1]) + 1) * STEP_M, persistent=False)
-        for column in ("command", "target"):
-            is_one = torch.tensor([name.startswith((f"{column}_", f"route_{column}_")) for name in EGO_FIELDS])
-            self.register_buffer(f"is_{column}", is_one, persistent=False)
+        self.register_buffer("is_command", _columns("command_"), persistent=False)
+        self.register_buffer("is_target", _columns("route_target_"), persistent=False)
         self.is_command: Tensor
         self.is_target: Tensor
         self.units: Tensor
@@ -187,6 +186,11 @@ class PathHead(nn.Module):
         x = x + self.feed_forward(self.norms[1](x))
         thought: Tensor = self.norms[2](x)
         return thought
+
+
+def _columns(prefix: str) -> Tensor:
+    """(E,) True for the `EGO_FIELDS` whose names begin so."""
+    return torch.tensor([name.startswith(prefix) for name in EGO_FIELDS])
 
 
 def _probes(family: Tensor) -> Tensor:
