@@ -86,8 +86,8 @@ class CameraView:
 
 
 def target_at_reference(route: RouteCommand, motion: EgoMotion) -> F64 | None:
-    """`RouteCommand.target_m` in ego axes at the reference of `motion`, (2,)."""
-    if route.target_m is None:
+    """`RouteCommand.target_m` in ego axes at the reference of `motion`, (2,); None also where it is not a number."""
+    if route.target_m is None or not np.isfinite(route.target_m).all():
         return None
     reference_SE3_ego = motion.at(route.capture_ns)
     moved: F64 = reference_SE3_ego[:2, :2] @ route.target_m + reference_SE3_ego[:2, 3]

@@ -242,6 +242,14 @@ def test_the_routes_target_is_moved_to_the_reference(source: SyntheticSource, me
         np.testing.assert_allclose(found, (invert(nearest) @ there)[:2], atol=1.0)
 
 
+def test_a_target_that_is_not_a_number_is_none(source: SyntheticSource, messages: list[AnyMessage]) -> None:
+    engine, nowhere = BookkeepingEngine(), np.array([np.nan, 3.0])
+    told = [replace(one, target_m=nowhere) if isinstance(one, RouteCommand) else one for one in messages]
+    play(make_session(source, engine), told)
+    assert engine.fused
+    assert all(request.route_target_m is None for request, _ in engine.fused)
+
+
 def test_the_same_messages_give_the_same_requests(source: SyntheticSource, messages: list[AnyMessage]) -> None:
     first, second = BookkeepingEngine(), BookkeepingEngine()
     play(make_session(source, first), messages)
