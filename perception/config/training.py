@@ -66,6 +66,9 @@ class ModalityDropoutConfig(Settings):
     """Share of the schedule before which nothing is dropped."""
     subset: Share = 0.4
     """Probability of a random proper subset of camera, lidar and radar."""
+    camera_alone: Share = 1 / 6
+    """Of the samples that are left with a subset, those left with cameras alone, which are the slowest to learn from;
+    the other five subsets share the rest evenly."""
     degrade: Share = 0.1
     """Probability of one lost camera, a cut field of view or a stale sensor."""
     route_target: Share = 0.25

@@ -21,9 +21,11 @@ from perception.training.clouds import RADAR_MARGIN_M, box_of, compact, is_real
 from perception.training.draws import uniform
 
 SUBSETS = 2 ** len(Modality) - 2
-"""Proper subsets of the kinds of sensors, the empty one aside; their numbers from 1 read as one bit a kind."""
+"""Proper subsets of the kinds of sensors, the empty one aside; their numbers from 1 read as one bit a kind, so that 1
+is cameras alone."""
 CUT_RAD = (torch.pi / 3, torch.pi)
 """Least and largest sector that is cut from a lidar's view."""
+EPSILON = 1e-9
 STALE_S = (0.05, 0.5)
 MOVING_BOXES = 32
 """Objects of a frame, the fastest first, whose motion a stale sensor shows."""
@@ -40,7 +42,7 @@ def drop_modalities(
         return batch
     device, samples = batch.ego.device, len(batch)
     draw = uniform(generator, device, samples)
-    batch = _lose_kinds(batch, draw < config.subset, generator)
+    batch = _lose_kinds(batch, draw < config.subset, config.camera_alone, generator)
     is_degraded = (draw >= config.subset) & (draw < config.subset + config.degrade)
     way = uniform(generator, device, samples, high=3.0).floor()
     batch = _lose_camera(batch, is_degraded & (way == 0), generator)
@@ -70,9 +72,9 @@ def _sensors(batch: TrainingBatch) -> Tensor:
     return batch.camera_present.sum(dim=1) + batch.lidar_present.sum(dim=1) + batch.radar_present
 
 
-def _lose_kinds(batch: TrainingBatch, is_asked: Tensor, generator: Generator) -> TrainingBatch:
+def _lose_kinds(batch: TrainingBatch, is_asked: Tensor, camera_alone: float, generator: Generator) -> TrainingBatch:
     """Samples with a random proper subset of the kinds; all stay where a sample has none of those drawn."""
-    number = uniform(generator, is_asked.device, len(batch), low=1.0, high=SUBSETS + 1.0).floor().long()
+    number = _subset_number(uniform(generator, is_asked.device, len(batch)), camera_alone)
     keeps = [((number >> bit) & 1).bool() for bit in range(len(Modality))]
     camera, lidar, radar = keeps
     has = (batch.camera_present.any(dim=1) & camera) | (batch.lidar_present.any(dim=1) & lidar)
@@ -83,6 +85,12 @@ def _lose_kinds(batch: TrainingBatch, is_asked: Tensor, generator: Generator) ->
         lidar_present=batch.lidar_present & (lidar | is_spared)[:, None],
         radar_present=batch.radar_present & (radar | is_spared),
     )
+
+
+def _subset_number(draw: Tensor, camera_alone: float) -> Tensor:
+    """From draws in 0..1 the number of a subset each: 1 for that share of them, evenly the others beyond."""
+    others = (draw - camera_alone) / max(1 - camera_alone, EPSILON) * (SUBSETS - 1)
+    return torch.where(draw < camera_alone, 1, 2 + others.floor().clamp(0, SUBSETS - 2).long())
 
 
 def _lose_camera(batch: TrainingBatch, is_asked: Tensor, generator: Generator) -> TrainingBatch:

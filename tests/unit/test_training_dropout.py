@@ -79,6 +79,17 @@ def test_every_proper_subset_is_drawn_alike() -> None:
     torch.testing.assert_close(share[1:7], torch.full((6,), 1 / 6), rtol=0, atol=0.03)
 
 
+@pytest.mark.parametrize("asked", [0.0, 0.4, 1.0])
+def test_cameras_alone_are_left_as_often_as_asked_for(asked: float) -> None:
+    config = ModalityDropoutConfig(start=0, subset=1, camera_alone=asked, degrade=0)
+    has = kinds(drop_modalities(copies(3000), config, seeded(), 0.5))
+    number = (has * torch.tensor([1, 2, 4])).sum(dim=1)
+    share = torch.bincount(number, minlength=8) / 3000
+    assert share[0] == share[7] == 0
+    torch.testing.assert_close(share[1:2], torch.tensor([asked]), rtol=0, atol=0.03)
+    torch.testing.assert_close(share[2:7], torch.full((5,), (1 - asked) / 5), rtol=0, atol=0.03)
+
+
 def test_nothing_is_dropped_before_the_start() -> None:
     batch = copies(50)
     config = ModalityDropoutConfig(start=0.2, subset=0.6, degrade=0.4)
