@@ -115,7 +115,7 @@ def test_interrupting_ends_the_run_and_leaves_no_process(start: Start, url: str,
     assert "Traceback" not in err
     rest = consumer.communicate(timeout=60)[0].splitlines()
     assert json.loads(rest[-1])["end_of_run"]["reason"] == "interrupted"
-    assert not psutil.wait_procs(family, timeout=20)[1]
+    assert not psutil.wait_procs(family, timeout=60)[1]
 
 
 def test_a_killed_producer_leaves_no_process(start: Start, url: str) -> None:

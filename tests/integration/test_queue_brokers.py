@@ -177,7 +177,7 @@ def test_a_server_that_forgets_is_warned_of(tmp_path: Path, caplog: pytest.LogCa
 
 def test_a_member_keeps_what_it_holds_for_as_long_as_it_likes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow member is not a dead one: nobody else gets what it works on."""
-    monkeypatch.setattr("perception.queues.nats_feed.LEASE_S", 1.0)
+    monkeypatch.setattr("perception.queues.nats_feed.LEASE_S", 2.0)
     monkeypatch.setattr("perception.queues.nats_feed.RENEW_S", 0.2)
     monkeypatch.setattr("perception.queues.redis_feed.ADOPT_S", 0.1)
     server.start()
@@ -186,7 +186,7 @@ def test_a_member_keeps_what_it_holds_for_as_long_as_it_likes(server: Server, mo
     publish_run(queue, 4)
     queue.close()
     slow = subscribe(url, group="team", follow=True, timeout_s=PATIENCE_S)
-    quick = subscribe(url, group="team", follow=True, timeout_s=4.0)
+    quick = subscribe(url, group="team", follow=True, timeout_s=6.0)
     working = iter(slow)
     assert sequences([next(working)]) == [0]
     others = iter(quick)

@@ -150,7 +150,7 @@ def test_a_browser_shows_the_scene_and_nothing_listens_beyond_loopback(start: St
     assert picture is not None
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 200
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
 
 
 def _page_url(process: "subprocess.Popen[str]") -> str:
