@@ -6,10 +6,11 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Final
 
+from perception.core.forwarding import ForwardingEngine
 from perception.core.ports import Engine, FeatureHandle
 from perception.core.results import Detections
 from perception.core.rig import Modality, SensorRig
-from perception.core.stages import EncodeRequest, FuseRequest, FusionOutput, ModelInfo
+from perception.core.stages import FuseRequest, FusionOutput
 
 Subset = frozenset[Modality]
 
@@ -52,7 +53,7 @@ def keep_only(
     return request, kept
 
 
-class ObservedEngine:
+class ObservedEngine(ForwardingEngine):
     """An engine that remembers what it was asked to fuse, and at `masked_ns` fuses it for `subsets` besides.
 
     now_ns: set by whoever feeds the session: arrival of the message under way. requests: by reference time. ready_ns:
@@ -61,23 +62,12 @@ class ObservedEngine:
     """
 
     def __init__(self, engine: Engine, subsets: Sequence[Subset], masked_ns: frozenset[int]) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._masked_ns = masked_ns
         self._masked: dict[Subset, dict[int, Future[FusionOutput]]] = {subset: {} for subset in subsets}
         self.now_ns = 0
         self.requests: dict[int, FuseRequest] = {}
         self.ready_ns: dict[int, int] = {}
-
-    @property
-    def placement(self) -> str:
-        return self._engine.placement
-
-    @property
-    def model(self) -> ModelInfo:
-        return self._engine.model
-
-    def encode(self, request: EncodeRequest) -> FeatureHandle:
-        return self._engine.encode(request)
 
     def fuse(self, request: FuseRequest, features: Sequence[FeatureHandle]) -> Future[FusionOutput]:
         self.requests[request.reference_ns] = request
@@ -87,12 +77,6 @@ class ObservedEngine:
             for subset, futures in self._masked.items():
                 futures[request.reference_ns] = self._engine.fuse(*keep_only(request, features, subset))
         return whole
-
-    def release(self, features: Sequence[FeatureHandle]) -> None:
-        self._engine.release(features)
-
-    def close(self) -> None:
-        """Nothing: the engine inside belongs to whoever made it."""
 
     def masked(self, timeout_s: float) -> dict[Subset, dict[int, Detections]]:
         """What was detected with each subset, by reference time; waits for what is under way."""

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from perception.core.forwarding import ForwardingEngine
 from perception.core.ports import Engine, FeatureHandle
-from perception.core.stages import EncodeRequest, FuseRequest, FusionOutput, ModelInfo
+from perception.core.stages import EncodeRequest, FuseRequest, FusionOutput
 
 
 @dataclass(slots=True, eq=False)
@@ -17,28 +18,19 @@ class _Postponed:
     handle: FeatureHandle | None = None
 
 
-class SleepingEngine:
+class SleepingEngine(ForwardingEngine):
     """Sleeps through `frames` fusions, whose futures never resolve, then hands on to `engine`.
 
-    What a later fusion needs of the requests made in its sleep is encoded when that fusion comes. Closing it does not
-    close `engine`.
+    What a later fusion needs of the requests made in its sleep is encoded when that fusion comes.
     """
 
     def __init__(self, engine: Engine, frames: int) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._frames = frames
 
     @property
     def is_asleep(self) -> bool:
         return self._frames > 0
-
-    @property
-    def placement(self) -> str:
-        return self._engine.placement
-
-    @property
-    def model(self) -> ModelInfo:
-        return self._engine.model
 
     def encode(self, request: EncodeRequest) -> FeatureHandle:
         if self._frames:
@@ -54,9 +46,6 @@ class SleepingEngine:
     def release(self, features: Sequence[FeatureHandle]) -> None:
         made = [handle.handle if isinstance(handle, _Postponed) else handle for handle in features]
         self._engine.release([handle for handle in made if handle is not None])
-
-    def close(self) -> None:
-        """Nothing of its own to close."""
 
     def _awake(self, handle: FeatureHandle) -> FeatureHandle:
         if not isinstance(handle, _Postponed):

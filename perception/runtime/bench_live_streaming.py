@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from perception.config.schema import ServiceConfig
+from perception.core.forwarding import ForwardingEngine
 from perception.core.ports import Engine, FeatureHandle, Source
 from perception.core.rig import Modality
-from perception.core.stages import EncodeRequest, FuseRequest, FusionOutput, ModelInfo
+from perception.core.stages import FuseRequest, FusionOutput
 from perception.evaluation.frames import EvaluatedFrame
 from perception.evaluation.run import DriveRun, frames_of, held, run_labelled, streamed
 from perception.evaluation.scores import detection_scores
@@ -78,34 +79,17 @@ def camera_share(runs: Sequence[DriveRun]) -> float:
     return float(np.median([one.get("camera", 0) / sum(one.get(part, 0) for part in parts) for one in stages]))
 
 
-class FewerCameras:
+class FewerCameras(ForwardingEngine):
     """An engine that is given every image and fuses the first so many."""
 
     def __init__(self, engine: Engine, cameras: int) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._cameras = cameras
-
-    @property
-    def placement(self) -> str:
-        return self._engine.placement
-
-    @property
-    def model(self) -> ModelInfo:
-        return self._engine.model
-
-    def encode(self, request: EncodeRequest) -> FeatureHandle:
-        return self._engine.encode(request)
 
     def fuse(self, request: FuseRequest, features: Sequence[FeatureHandle]) -> Future[FusionOutput]:
         views = len(request.cameras)
         fewer = replace(request, cameras=request.cameras[: self._cameras])
         return self._engine.fuse(fewer, [*features[: min(self._cameras, views)], *features[views:]])
-
-    def release(self, features: Sequence[FeatureHandle]) -> None:
-        self._engine.release(features)
-
-    def close(self) -> None:
-        """Nothing: the engine inside belongs to whoever made it."""
 
 
 def _case(case: Case, runs: Sequence[DriveRun], share: float, full: int) -> dict[str, Any]:

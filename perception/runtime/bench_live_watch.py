@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
+from perception.core.forwarding import ForwardingEngine
 from perception.core.messages import AnyMessage
 from perception.core.ports import Engine, FeatureHandle
 from perception.core.results import PerceptionResult
-from perception.core.stages import CameraRequest, EncodeRequest, FuseRequest, FusionOutput, LidarRequest, ModelInfo
+from perception.core.stages import CameraRequest, EncodeRequest, FuseRequest, FusionOutput, LidarRequest
 from perception.queues.codec import encode
 from perception.queues.zenoh import ZenohQueue
 
@@ -42,7 +43,7 @@ class ReferenceCount:
         self.seen += message.sensor == self._reference
 
 
-class LiveWatch:
+class LiveWatch(ForwardingEngine):
     """Notes times around a session and its engine: give it as the engine, and its `tap` and `deliver` to `run_drive`.
 
     The engine takes `due_ns` for the time at which a frame's last message came, so that what the model does while that
@@ -50,7 +51,7 @@ class LiveWatch:
     """
 
     def __init__(self, engine: Engine, *, rate: float, reference: str) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._rate = rate
         self._begun: tuple[int, int] | None = None
         self.frames_in = ReferenceCount(reference)
@@ -59,14 +60,6 @@ class LiveWatch:
         self._under_way: dict[int, Marks] = {}
         self.rows = array("q")
         """`ROW` numbers for each published result, flat: a long run must not grow by what measures it."""
-
-    @property
-    def placement(self) -> str:
-        return self._engine.placement
-
-    @property
-    def model(self) -> ModelInfo:
-        return self._engine.model
 
     def tap(self, message: AnyMessage) -> None:
         """A message was read: when was it due?"""
@@ -77,9 +70,6 @@ class LiveWatch:
         begun_ns, first_ns = self._begun
         self._due_ns = min(self._read_ns, begun_ns + round((message.arrival_ns - first_ns) / self._rate))
 
-    def encode(self, request: EncodeRequest) -> FeatureHandle:
-        return self._engine.encode(request)
-
     def fuse(self, request: FuseRequest, features: Sequence[FeatureHandle]) -> Future[FusionOutput]:
         marks = Marks(due_ns=self._due_ns, read_ns=self._read_ns, submitted_ns=time.monotonic_ns())
         self._under_way[self._submitted] = marks
@@ -87,12 +77,6 @@ class LiveWatch:
         future = self._engine.fuse(replace(request, received_ns=self._due_ns), features)
         future.add_done_callback(lambda _: setattr(marks, "done_ns", time.monotonic_ns()))
         return future
-
-    def release(self, features: Sequence[FeatureHandle]) -> None:
-        self._engine.release(features)
-
-    def close(self) -> None:
-        """Nothing: the engine inside belongs to whoever made it."""
 
     def deliver(self, result: PerceptionResult, queue: ZenohQueue) -> None:
         """Publish, in the two steps that publishing is made of."""
@@ -121,21 +105,13 @@ class LiveWatch:
         )
 
 
-class DeferredEngine:
+class DeferredEngine(ForwardingEngine):
     """An engine that encodes images and sweeps only when their bundle is complete: what encoding on arrival saves."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._waiting: dict[str, EncodeRequest] = {}
         self._encoded: dict[str, FeatureHandle] = {}
-
-    @property
-    def placement(self) -> str:
-        return self._engine.placement
-
-    @property
-    def model(self) -> ModelInfo:
-        return self._engine.model
 
     def encode(self, request: EncodeRequest) -> FeatureHandle:
         if not isinstance(request, CameraRequest | LidarRequest):
@@ -154,9 +130,6 @@ class DeferredEngine:
             self._waiting.pop(handle.key, None)
         kept = [self._encoded.pop(one.key, one) for one in features]
         self._engine.release([one for one in kept if not isinstance(one, _Deferred)])
-
-    def close(self) -> None:
-        """Nothing: the engine inside belongs to whoever made it."""
 
 
 @dataclass(frozen=True, slots=True)

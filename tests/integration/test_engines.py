@@ -13,10 +13,11 @@ import torch
 
 from perception.config.schema import ModelChoice, ServiceConfig, SupervisionConfig
 from perception.core.errors import EngineError, ModelError, PayloadError
+from perception.core.forwarding import ForwardingEngine
 from perception.core.messages import CameraFrame
 from perception.core.ports import Engine, FeatureHandle, Source
 from perception.core.results import PerceptionResult
-from perception.core.stages import EncodeRequest, FuseRequest, FusionOutput, ModelInfo
+from perception.core.stages import FuseRequest, FusionOutput
 from perception.models.checkpoint import save_checkpoint
 from perception.models.network import build_network
 from perception.models.presets import preset
@@ -45,33 +46,16 @@ def decided(tmp_path_factory: pytest.TempPathFactory) -> ModelChoice:
     return ModelChoice(name=str(path), score_threshold=0.0)
 
 
-class KeepsDense:
+class KeepsDense(ForwardingEngine):
     """An engine that asks for dense outputs and keeps what came."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self.futures: list[Future[FusionOutput]] = []
-
-    @property
-    def placement(self) -> str:
-        return self._engine.placement
-
-    @property
-    def model(self) -> ModelInfo:
-        return self._engine.model
-
-    def encode(self, request: EncodeRequest) -> FeatureHandle:
-        return self._engine.encode(request)
 
     def fuse(self, request: FuseRequest, features: Sequence[FeatureHandle]) -> Future[FusionOutput]:
         self.futures.append(self._engine.fuse(replace(request, keep_dense=True), features))
         return self.futures[-1]
-
-    def release(self, features: Sequence[FeatureHandle]) -> None:
-        self._engine.release(features)
-
-    def close(self) -> None:
-        self._engine.close()
 
 
 def outputs(source: Source, engine: Engine) -> tuple[list[FusionOutput], list[PerceptionResult]]:
