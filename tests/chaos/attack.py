@@ -59,10 +59,7 @@ def attack(
         for target in order:
             time.sleep(rng.uniform(0.0, 1.0))
             known = len(book.entries())
-            killed_s = time.time()
-            if not _kill(crew, target, rng):
-                continue
-            times[target].append(killed_s)
+            times[target].append(_kill(crew, target, rng))
             _await_news(crew, book, max(known, len(book.entries())))
         code = crew.stop()
         entries = _settled(book)
@@ -115,10 +112,24 @@ def stored_twice(url: str) -> int:
     return sum(count - 1 for count in keys.values())
 
 
-def _kill(crew: Crew, target: str, rng: random.Random) -> bool:
+def _kill(crew: Crew, target: str, rng: random.Random) -> float:
+    """Kill it as soon as it is there, and say when. News may be of what came before the last kill, so that a driver or
+    an engine can still be on its way back."""
+    choice = rng.randrange(1000) if target.endswith("engine") else 0
+    deadline_s = time.monotonic() + PATIENCE_S
+    while True:
+        killed_s = time.time()
+        if _strike(crew, target, choice):
+            return killed_s
+        crew.check()
+        assert time.monotonic() < deadline_s, f"there was no {target} for {PATIENCE_S:g} s"
+        time.sleep(0.02)
+
+
+def _strike(crew: Crew, target: str, choice: int) -> bool:
     if target.endswith("engine"):
         stops = target.startswith("hung")
-        return crew.signal("engine", signal.SIGSTOP if stops else signal.SIGKILL, rng.randrange(1000))
+        return crew.signal("engine", signal.SIGSTOP if stops else signal.SIGKILL, choice)
     return crew.kill(target)
 
 
