@@ -162,12 +162,11 @@ def run_gate(config: TrainingConfig, gate: Gate, folder: Path) -> GateReport:
     fresh = first_network(config).to(device)
     prepared = prepare(config, fresh.config, progress=lambda _: None)
     frames = list(prepared.train)
+    gradients = judge_gradients(fresh, frames[:GRADIENT_FRAMES], config, device)
     if not gate.trains:
-        return judge_gradients(fresh, frames[:GRADIENT_FRAMES], config, device)
+        return gradients
     trained, _ = load_checkpoint(folder / LAST, fresh.config)
     overfit = judge_overfit(trained.to(device), frames, device, gate)
-    # Not of the fresh network: a ResNet's blocks begin as their shortcut and let no gradient by before the first step.
-    gradients = judge_gradients(trained, frames[:GRADIENT_FRAMES], config, device)
     return GateReport(checks=(*overfit.checks, *gradients.checks), scores=overfit.scores)
 
 

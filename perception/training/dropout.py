@@ -25,7 +25,6 @@ SUBSETS = 2 ** len(Modality) - 2
 is cameras alone."""
 CUT_RAD = (torch.pi / 3, torch.pi)
 """Least and largest sector that is cut from a lidar's view."""
-EPSILON = 1e-9
 STALE_S = (0.05, 0.5)
 MOVING_BOXES = 32
 """Objects of a frame, the fastest first, whose motion a stale sensor shows."""
@@ -89,8 +88,8 @@ def _lose_kinds(batch: TrainingBatch, is_asked: Tensor, camera_alone: float, gen
 
 def _subset_number(draw: Tensor, camera_alone: float) -> Tensor:
     """From draws in 0..1 the number of a subset each: 1 for that share of them, evenly the others beyond."""
-    others = (draw - camera_alone) / max(1 - camera_alone, EPSILON) * (SUBSETS - 1)
-    return torch.where(draw < camera_alone, 1, 2 + others.floor().clamp(0, SUBSETS - 2).long())
+    edges = torch.linspace(camera_alone, 1.0, SUBSETS, device=draw.device)[:-1]
+    return 1 + torch.bucketize(draw, edges, right=True)
 
 
 def _lose_camera(batch: TrainingBatch, is_asked: Tensor, generator: Generator) -> TrainingBatch:
